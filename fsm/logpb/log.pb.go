@@ -1042,13 +1042,16 @@ func (x *Claim) GetAddress() string {
 
 // Release is the end of a connection.
 type Release struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Client        string                 `protobuf:"bytes,1,opt,name=client,proto3" json:"client,omitempty"`
-	Epoch         uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	Will          bool                   `protobuf:"varint,3,opt,name=will,proto3" json:"will,omitempty"`           // the will is to fire
-	Expiry        *uint32                `protobuf:"varint,4,opt,name=expiry,proto3,oneof" json:"expiry,omitempty"` // changed by DISCONNECT
-	Cursor        uint64                 `protobuf:"varint,5,opt,name=cursor,proto3" json:"cursor,omitempty"`       // as in SessionProgress
-	Inflight      []*Inflight            `protobuf:"bytes,6,rep,name=inflight,proto3" json:"inflight,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Client   string                 `protobuf:"bytes,1,opt,name=client,proto3" json:"client,omitempty"`
+	Epoch    uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Will     bool                   `protobuf:"varint,3,opt,name=will,proto3" json:"will,omitempty"`           // the will is to fire
+	Expiry   *uint32                `protobuf:"varint,4,opt,name=expiry,proto3,oneof" json:"expiry,omitempty"` // changed by DISCONNECT
+	Cursor   uint64                 `protobuf:"varint,5,opt,name=cursor,proto3" json:"cursor,omitempty"`       // as in SessionProgress
+	Inflight []*Inflight            `protobuf:"bytes,6,rep,name=inflight,proto3" json:"inflight,omitempty"`
+	// Seconds that will and session wait at least (a drain: the client is sent to
+	// another node and comes back).
+	Grace         uint32 `protobuf:"varint,7,opt,name=grace,proto3" json:"grace,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1123,6 +1126,13 @@ func (x *Release) GetInflight() []*Inflight {
 		return x.Inflight
 	}
 	return nil
+}
+
+func (x *Release) GetGrace() uint32 {
+	if x != nil {
+		return x.Grace
+	}
+	return 0
 }
 
 type Inflight struct {
@@ -3252,14 +3262,15 @@ const file_fsm_logpb_log_proto_rawDesc = "" +
 	"\x06expiry\x18\x04 \x01(\rR\x06expiry\x12\x1a\n" +
 	"\bprotocol\x18\x05 \x01(\rR\bprotocol\x12*\n" +
 	"\x04will\x18\x06 \x01(\v2\x16.mqcluster.log.v1.WillR\x04will\x12\x18\n" +
-	"\aaddress\x18\a \x01(\tR\aaddress\"\xc3\x01\n" +
+	"\aaddress\x18\a \x01(\tR\aaddress\"\xd9\x01\n" +
 	"\aRelease\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x12\n" +
 	"\x04will\x18\x03 \x01(\bR\x04will\x12\x1b\n" +
 	"\x06expiry\x18\x04 \x01(\rH\x00R\x06expiry\x88\x01\x01\x12\x16\n" +
 	"\x06cursor\x18\x05 \x01(\x04R\x06cursor\x126\n" +
-	"\binflight\x18\x06 \x03(\v2\x1a.mqcluster.log.v1.InflightR\binflightB\t\n" +
+	"\binflight\x18\x06 \x03(\v2\x1a.mqcluster.log.v1.InflightR\binflight\x12\x14\n" +
+	"\x05grace\x18\a \x01(\rR\x05graceB\t\n" +
 	"\a_expiry\"9\n" +
 	"\bInflight\x12\x10\n" +
 	"\x03pos\x18\x01 \x01(\x04R\x03pos\x12\x1b\n" +

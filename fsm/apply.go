@@ -1,0 +1,270 @@
+package fsm
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/hashicorp/raft"
+	"github.com/mqcluster/mqcluster/fsm/logpb"
+	"github.com/mqcluster/mqcluster/session"
+	"google.golang.org/protobuf/proto"
+)
+
+// Apply implements raft.FSM.
+func (s *Store) Apply(l *raft.Log) any { return s.ApplyBatch([]*raft.Log{l})[0] }
+
+// ApplyBatch implements raft.BatchingFSM: the entries go to the store in one
+// batch, then their events are observed. Results are nil; what became of an
+// item is told by events.
+func (s *Store) ApplyBatch(logs []*raft.Log) []any {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	gen := s.db.Load()
+	a := &applier{state: s.state, db: gen.db, batch: gen.db.NewBatch()}
+	for _, l := range logs {
+		if l.Index <= s.state.applied {
+			continue
+		}
+		if l.Type == raft.LogCommand {
+			if err := a.entry(l.Index, l.Data); err != nil {
+				s.deps.Halt(fmt.Errorf("apply log entry %d: %w", l.Index, err))
+			}
+		}
+		s.state.applied = l.Index
+	}
+	a.set([]byte(metaApplied), uint64Value(s.state.applied))
+	a.set([]byte(metaStamp), uint64Value(uint64(s.state.stamp)))
+	if a.err == nil {
+		a.err = a.batch.Commit(pebble.NoSync)
+	}
+	if a.err != nil {
+		s.deps.Halt(fmt.Errorf("store log entries up to %d: %w", s.state.applied, a.err))
+	}
+	s.applied.Store(s.state.applied)
+	s.stamp.Store(s.state.stamp)
+	s.publishTables()
+	if s.gc != nil {
+		s.gc.touch(a.touched)
+	}
+	if len(a.events) > 0 {
+		s.deps.Observe(a.events)
+	}
+	return make([]any, len(logs))
+}
+
+// applier applies entries to the state and collects what they write and tell.
+type applier struct {
+	*state
+	db      *pebble.DB
+	batch   *pebble.Batch
+	err     error // the first of the batch
+	events  []Event
+	touched []*filter // postings may have become dead
+
+	index uint64
+	n     int // of the next item in the entry
+	mine  bool
+}
+
+func (a *applier) set(k, v []byte) {
+	if a.err == nil {
+		a.err = a.batch.Set(k, v, nil)
+	}
+}
+
+func (a *applier) del(k []byte) {
+	if a.err == nil {
+		a.err = a.batch.Delete(k, nil)
+	}
+}
+
+func (a *applier) delPrefix(prefix []byte) {
+	if a.err == nil {
+		a.err = a.batch.DeleteRange(prefix, upperBound(prefix), nil)
+	}
+}
+
+func (a *applier) setProto(k []byte, m proto.Message) {
+	// Deterministic, so that the stores of two nodes can be compared.
+	v, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	if err != nil && a.err == nil {
+		a.err = err
+	}
+	a.set(k, v)
+}
+
+// pos takes the position of the next thing that happens in the entry.
+func (a *applier) pos() session.Pos {
+	p := session.At(a.index, a.n)
+	a.n++
+	return p
+}
+
+func (a *applier) emit(e Event) { a.events = append(a.events, e) }
+
+// errUnknownCommand halts a node that is older than the log it reads.
+var errUnknownCommand = errors.New("it holds a command that this version does not know: install the version that the other nodes run")
+
+func (a *applier) entry(index uint64, data []byte) error {
+	var e logpb.Entry
+	if err := proto.Unmarshal(data, &e); err != nil {
+		return fmt.Errorf("it cannot be decoded: %w", err)
+	}
+	a.index, a.n = index, 0
+	if e.Stamp > a.stamp {
+		a.stamp = e.Stamp
+	}
+	a.fireDue()
+	switch c := e.Command.(type) {
+	case *logpb.Entry_Pack:
+		return a.pack(c.Pack)
+	case *logpb.Entry_Tick:
+	case *logpb.Entry_NodeUp:
+		a.nodeUp(c.NodeUp)
+	case *logpb.Entry_NodeDown:
+		if m := a.members[c.NodeDown.Node]; m != nil && m.rec.Incarnation == c.NodeDown.Incarnation {
+			a.nodeDown(m)
+		}
+	default:
+		return errUnknownCommand
+	}
+	return nil
+}
+
+// pack applies the items of a pack if it is the next one of its node.
+func (a *applier) pack(p *logpb.Pack) error {
+	m := a.members[p.Node]
+	if m == nil || m.rec.Incarnation == 0 || m.rec.Incarnation != p.Incarnation || p.Number < m.nextPack {
+		return nil
+	}
+	if p.Number > m.nextPack {
+		if p.Node == a.node {
+			a.emit(Event{Kind: EventPackGap, Number: m.nextPack})
+		}
+		return nil
+	}
+	m.nextPack++
+	a.set(appendString(keyPack, p.Node), uint64Value(m.nextPack))
+	from := owner{node: p.Node, incarnation: p.Incarnation}
+	for i, it := range p.Items {
+		r, err := a.item(from, it)
+		if err != nil {
+			return err
+		}
+		if p.Node == a.node {
+			a.emit(Event{Kind: EventResult, Pos: r.Pos, Number: p.Number, Item: i, Result: r})
+		}
+	}
+	return nil
+}
+
+func (a *applier) item(from owner, it *logpb.Item) (Result, error) {
+	r := Result{Pos: a.pos()}
+	switch k := it.Kind.(type) {
+	case *logpb.Item_Publish:
+		a.publishItem(k.Publish, &r)
+	case *logpb.Item_Claim:
+		a.claim(from, k.Claim, &r)
+	case *logpb.Item_Release:
+		a.release(k.Release, &r)
+	case *logpb.Item_Subscribe:
+		a.subscribe(k.Subscribe, &r)
+	case *logpb.Item_Unsubscribe:
+		a.unsubscribe(k.Unsubscribe, &r)
+	case *logpb.Item_Progress:
+		for _, p := range k.Progress.Sessions {
+			a.progress(p)
+		}
+	case *logpb.Item_Rel:
+		a.rel(k.Rel, &r)
+	case *logpb.Item_Outbound:
+		a.outbound(k.Outbound, &r)
+	case *logpb.Item_SessionEnd:
+		a.sessionEnd(k.SessionEnd, &r)
+	default:
+		return r, a.adminItem(it, &r)
+	}
+	return r, nil
+}
+
+// held returns the session if epoch is the one that has it.
+func (a *applier) held(client string, epoch uint64, r *Result) *sess {
+	s := a.sessions[client]
+	if s == nil || s.rec.Epoch != epoch || s.rec.Owner == "" {
+		r.Err = ErrStale
+		return nil
+	}
+	return s
+}
+
+// nodeUp starts an incarnation. The same nonce again is the same start, asked
+// for twice.
+func (a *applier) nodeUp(c *logpb.NodeUp) {
+	m := a.members[c.Node]
+	if m == nil || m.rec.Store != c.Store {
+		return
+	}
+	if m.rec.Incarnation != 0 && m.rec.Nonce == c.Nonce {
+		if c.Node == a.node {
+			a.emit(Event{Kind: EventNode, Pos: session.Pos(m.rec.Incarnation)})
+		}
+		return
+	}
+	if m.rec.Incarnation != 0 {
+		a.nodeDown(m)
+	}
+	p := a.pos()
+	rec := proto.CloneOf(m.rec)
+	rec.Incarnation, rec.Nonce, rec.Level, rec.Version = uint64(p), c.Nonce, c.Level, c.Version
+	m.nextPack = 1
+	a.set(appendString(keyPack, c.Node), uint64Value(1))
+	a.putMember(m, rec)
+	if c.Node == a.node {
+		a.emit(Event{Kind: EventNode, Pos: p})
+	}
+}
+
+// nodeDown ends an incarnation: the clients of the node have lost their
+// connections.
+func (a *applier) nodeDown(m *member) {
+	inc := m.rec.Incarnation
+	var lost []string
+	for client, s := range a.sessions {
+		if s.rec.Owner == m.rec.Node && s.rec.OwnerIncarnation == inc {
+			lost = append(lost, client)
+		}
+	}
+	slices.Sort(lost)
+	for _, client := range lost {
+		s := a.sessions[client]
+		a.ended(s, EndNodeDown)
+		s.rec.Horizon = uint64(a.pos())
+		a.disconnected(s, disconnect{will: true})
+	}
+	rec := proto.CloneOf(m.rec)
+	rec.Incarnation = 0
+	a.putMember(m, rec)
+	if m.rec.Node == a.node {
+		a.emit(Event{Kind: EventNode})
+	}
+}
+
+// ended tells this node that a connection of its has lost its session.
+func (a *applier) ended(s *sess, why EndReason) {
+	if s.rec.Owner == a.node {
+		a.emit(Event{Kind: EventEnded, Client: s.rec.Client, Epoch: session.Pos(s.rec.Epoch), Reason: why})
+	}
+}
+
+func (a *applier) putMember(m *member, rec *logpb.Member) {
+	m.rec = rec
+	a.setProto(appendString(keyMember, rec.Node), rec)
+	a.setMembers()
+	a.emit(Event{Kind: EventMembers})
+}
+
+// sortedKeys makes map order deterministic.
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

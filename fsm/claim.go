@@ -1,0 +1,290 @@
+package fsm
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/mqcluster/mqcluster/fsm/logpb"
+	"github.com/mqcluster/mqcluster/session"
+)
+
+// claim is a CONNECT: the newest one has the client id, cluster-wide.
+func (a *applier) claim(from owner, c *logpb.Claim, r *Result) {
+	s := a.sessions[c.Client]
+	if s != nil && s.rec.User != c.User {
+		r.Err = ErrForeignSession
+		return
+	}
+	if s != nil && s.rec.Owner != "" {
+		a.takeOver(s, c.CleanStart)
+	}
+	// A session that ends with its connection is not there for the next one
+	// [MQTT-3.1.2-6]; takeOver leaves the record of such a one in place.
+	if s != nil && (c.CleanStart || s.rec.Expiry == 0) {
+		a.endSession(s)
+		s = nil
+	}
+	present := s != nil
+	if s == nil {
+		s = &sess{rec: &logpb.Session{Client: c.Client, Incarnation: uint64(r.Pos)}}
+		s.cursor = r.Pos
+		a.addSession(s)
+		a.set(appendString(keyCursor, c.Client), uint64Value(uint64(s.cursor)))
+	}
+	rec := s.rec
+	rec.Epoch = uint64(r.Pos)
+	rec.User = c.User
+	rec.Expiry = c.Expiry
+	rec.ExpiresAt, rec.WillAt = 0, 0
+	rec.Will = c.Will
+	rec.Protocol, rec.Address = c.Protocol, c.Address
+	rec.Since = a.stamp
+	a.setOwner(s, &from)
+	r.Claim = a.claimed(s, present)
+	rec.Inflight = nil
+	a.putSession(s)
+}
+
+// takeOver ends the connection that has s. Its will fires unless its delay is
+// cut short by the new connection [MQTT-3.1.3-9].
+func (a *applier) takeOver(s *sess, clean bool) {
+	a.ended(s, EndTakenOver)
+	// What the loser had sent is not known here.
+	s.rec.Horizon = uint64(a.pos())
+	if w := s.rec.Will; w != nil && (w.Delay == 0 || clean || s.rec.Expiry == 0) {
+		a.fireWill(s)
+	}
+}
+
+func (a *applier) claimed(s *sess, present bool) *Claimed {
+	c := &Claimed{
+		Present:     present,
+		Epoch:       session.Pos(s.rec.Epoch),
+		Incarnation: session.Pos(s.rec.Incarnation),
+		Logged:      s.rec.Expiry > 0 || len(s.list()) > 0,
+		Cursor:      s.cursor,
+		Horizon:     session.Pos(s.rec.Horizon),
+	}
+	for _, n := range s.list() {
+		c.Subscriptions = append(c.Subscriptions, n.Subscription)
+	}
+	for _, o := range s.outs {
+		c.Outbound = append(c.Outbound, outOf(o))
+	}
+	slices.SortFunc(c.Outbound, func(x, y session.Out) int { return cmp.Compare(x.Pos, y.Pos) })
+	for _, f := range s.rec.Inflight {
+		c.Inflight = append(c.Inflight, session.Inflight{Pos: session.Pos(f.Pos), PacketID: uint16(f.PacketId)})
+	}
+	for id := range s.received {
+		c.Received = append(c.Received, id)
+	}
+	slices.Sort(c.Received)
+	return c
+}
+
+func (a *applier) setOwner(s *sess, o *owner) {
+	s.owner.Store(o)
+	s.rec.Owner, s.rec.OwnerIncarnation = "", 0
+	if o != nil {
+		s.rec.Owner, s.rec.OwnerIncarnation = o.node, o.incarnation
+	}
+}
+
+func (a *applier) putSession(s *sess) { a.setProto(appendString(keySession, s.rec.Client), s.rec) }
+
+// release is the end of a connection, as its node saw it.
+func (a *applier) release(c *logpb.Release, r *Result) {
+	s := a.held(c.Client, c.Epoch, r)
+	if s == nil {
+		return
+	}
+	if c.Expiry != nil {
+		s.rec.Expiry = *c.Expiry
+	}
+	a.advance(s, session.Pos(c.Cursor))
+	s.rec.Inflight = c.Inflight
+	a.disconnected(s, disconnect{will: c.Will, grace: c.Grace})
+}
+
+// disconnect says how a connection ended: whether its will is to fire, and how
+// many seconds its client is given to come back before will or session end
+// (a drain).
+type disconnect struct {
+	will  bool
+	grace uint32
+}
+
+// disconnected leaves s without a connection: will and expiry start to run,
+// shared messages that it did not acknowledge go to other members.
+func (a *applier) disconnected(s *sess, d disconnect) {
+	rec := s.rec
+	a.setOwner(s, nil)
+	rec.Since = a.stamp
+	if !d.will {
+		rec.Will = nil
+	}
+	expiry := max(rec.Expiry, d.grace)
+	if expiry == 0 {
+		a.endSession(s)
+		return
+	}
+	if w := rec.Will; w != nil {
+		if delay := max(w.Delay, d.grace); delay == 0 {
+			a.fireWill(s)
+		} else {
+			rec.WillAt = a.stamp + int64(min(delay, expiry))*1000
+			a.timers.add(rec.WillAt, rec.Client)
+		}
+	}
+	if expiry != session.Never {
+		rec.ExpiresAt = a.stamp + int64(expiry)*1000
+		a.timers.add(rec.ExpiresAt, rec.Client)
+	}
+	a.putSession(s)
+	a.redistribute(s, s.list(), false)
+}
+
+// endSession removes all that is kept for s; its will, if it has one, fires.
+func (a *applier) endSession(s *sess) {
+	a.fireWill(s)
+	subs := s.list()
+	a.setOwner(s, nil)
+	for _, n := range subs {
+		a.detach(s, n)
+		a.touched = append(a.touched, n.filter)
+	}
+	a.redistribute(s, subs, true)
+	client := s.rec.Client
+	delete(a.sessions, client)
+	a.table.sessions.Delete(client)
+	a.del(appendString(keySession, client))
+	a.del(appendString(keyCursor, client))
+	if len(subs) > 0 {
+		a.delPrefix(appendClient(keySubscription, client))
+	}
+	if len(s.outs) > 0 {
+		a.delPrefix(appendClient(keyOut, client))
+	}
+	if len(s.received) > 0 {
+		a.delPrefix(appendClient(keyReceived, client))
+	}
+}
+
+// fireWill publishes the will of s, once: it is forgotten with it.
+func (a *applier) fireWill(s *sess) {
+	w := s.rec.Will
+	s.rec.Will, s.rec.WillAt = nil, 0
+	if w == nil || !a.policy.Rights(s.rec.User, s.rec.Client).MayPublish(w.Topic) {
+		return
+	}
+	m := &session.Message{
+		Topic: w.Topic, Payload: w.Payload, Properties: w.Properties,
+		QoS: byte(w.Qos), Retain: w.Retain, Publisher: s.rec.Client, Stamp: a.stamp,
+	}
+	if w.Expiry != nil {
+		m.ExpiresAt = a.stamp + int64(*w.Expiry)*1000
+	}
+	a.publish(a.pos(), m)
+}
+
+// fireDue lets everything happen that was due by the log's time.
+func (a *applier) fireDue() {
+	for {
+		t, ok := a.timers.pop(a.stamp)
+		if !ok {
+			return
+		}
+		s := a.sessions[t.client]
+		if s == nil || s.rec.Owner != "" {
+			continue
+		}
+		switch t.at {
+		case s.rec.ExpiresAt:
+			a.endSession(s)
+		case s.rec.WillAt:
+			a.fireWill(s)
+			a.putSession(s)
+		}
+	}
+}
+
+// sessionEnd removes a session by an operator's word.
+func (a *applier) sessionEnd(c *logpb.SessionEnd, r *Result) {
+	s := a.sessions[c.Client]
+	if s == nil {
+		r.Err = refused("there is no session of client %q", c.Client)
+		return
+	}
+	a.ended(s, EndByOperator)
+	a.endSession(s)
+}
+
+// progress advances the cursor of a session.
+func (a *applier) progress(p *logpb.SessionProgress) {
+	var r Result
+	if s := a.held(p.Client, p.Epoch, &r); s != nil {
+		a.advance(s, session.Pos(p.Cursor))
+	}
+}
+
+// advance moves the cursor; finished QoS 2 states at or before it are done
+// with.
+func (a *applier) advance(s *sess, to session.Pos) {
+	if to <= s.cursor {
+		return
+	}
+	s.cursor = to
+	a.set(appendString(keyCursor, s.rec.Client), uint64Value(uint64(to)))
+	for p := range s.outs {
+		if p <= to {
+			delete(s.outs, p)
+			a.del(outKey(s.rec.Client, p))
+		}
+	}
+	for _, n := range s.list() {
+		if n.QoS > 0 {
+			a.touched = append(a.touched, n.filter)
+		}
+	}
+}
+
+// rel frees an incoming QoS 2 packet id.
+func (a *applier) rel(c *logpb.Rel, r *Result) {
+	s := a.held(c.Client, c.Epoch, r)
+	if s == nil {
+		return
+	}
+	id := uint16(c.PacketId)
+	_, found := s.received[id]
+	r.Found = []bool{found}
+	if found {
+		delete(s.received, id)
+		a.del(receivedKey(c.Client, id))
+	}
+}
+
+// outbound moves outgoing QoS 2 messages on.
+func (a *applier) outbound(c *logpb.Outbound, r *Result) {
+	s := a.held(c.Client, c.Epoch, r)
+	if s == nil {
+		return
+	}
+	for _, m := range c.Marks {
+		p := session.Pos(m.Pos)
+		if session.OutState(m.State) == session.OutDone && p <= s.cursor {
+			delete(s.outs, p)
+			a.del(outKey(c.Client, p))
+			continue
+		}
+		if old := s.outs[p]; old != nil {
+			if session.OutState(m.State) == session.OutSent {
+				m.Message = cmp.Or(m.Message, old.Message)
+			}
+		}
+		if s.outs == nil {
+			s.outs = map[session.Pos]*logpb.Out{}
+		}
+		s.outs[p] = m
+		a.setProto(outKey(c.Client, p), m)
+	}
+}

@@ -1,0 +1,319 @@
+// Package fsm is the deterministic core of a cluster: the state that the
+// replicated log builds, kept in Pebble, and the rules by which an entry of the
+// log changes it. Every node applies the same entries in the same order and
+// comes to the same state; matching of messages to subscriptions happens here,
+// at apply.
+//
+// It is not: consensus (package consensus feeds it), delivery to connections
+// (package broker acts on its events), a place for clocks, randomness or logs.
+//
+// The store runs without a write-ahead log of its own, because the raft log is
+// one: after a crash the state is that of the last flush and raft applies the
+// entries since again. meta/applied is in every batch, so an entry never counts
+// twice.
+package fsm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/mqcluster/mqcluster/auth"
+	"github.com/mqcluster/mqcluster/fsm/logpb"
+	"github.com/mqcluster/mqcluster/session"
+)
+
+// Level is the feature level of this binary: the newest command it knows.
+const Level = 1
+
+// Config of a Store.
+type Config struct {
+	// Dir holds the state; the Store owns it whole.
+	Dir string
+	// Node is this node's id: only its own items are reported as EventResult.
+	Node string
+	// CacheBytes and MemTableBytes size Pebble; 0 means 32 MiB and 16 MiB.
+	CacheBytes, MemTableBytes int64
+	// FS is the file system, for tests; nil means the real one.
+	FS vfs.FS
+	// KeepDead leaves dead postings in the store, for tests that compare stores.
+	KeepDead bool
+}
+
+// Deps of a Store.
+type Deps struct {
+	Logger *slog.Logger
+	// Observe gets the events of entries after they are in the store, on the
+	// goroutine that applies. It must not block nor keep the slice.
+	Observe func([]Event)
+	// Halt ends the process: an entry could not be applied or stored, and to go
+	// on would be to diverge. It does not return.
+	Halt func(error)
+}
+
+// Store is the state of one node. It implements raft.FSM and raft.BatchingFSM.
+type Store struct {
+	cfg  Config
+	deps Deps
+
+	// mu is the apply lock: it is held while entries are applied and their events
+	// observed, and by Locked.
+	mu    sync.Mutex
+	state *state
+
+	db      atomic.Pointer[generation]
+	applied atomic.Uint64 // raft index
+	stamp   atomic.Int64
+	policy  atomic.Pointer[auth.Policy]
+	table   atomic.Pointer[table] // what other goroutines may read of state
+	due     atomic.Int64          // earliest due moment, 0: none
+	turn    atomic.Uint64         // round robin of QoS 0 picks
+
+	gc     *collector
+	closed bool
+}
+
+// Open opens or creates the state in cfg.Dir. It reads every session and
+// subscription, not the messages.
+func Open(_ context.Context, cfg Config, deps Deps) (*Store, error) {
+	if cfg.CacheBytes == 0 {
+		cfg.CacheBytes = 32 << 20
+	}
+	if cfg.MemTableBytes == 0 {
+		cfg.MemTableBytes = 16 << 20
+	}
+	if cfg.FS == nil {
+		cfg.FS = vfs.Default
+	}
+	if deps.Logger == nil {
+		deps.Logger = slog.New(slog.DiscardHandler)
+	}
+	if deps.Halt == nil {
+		deps.Halt = func(err error) { panic(err) }
+	}
+	if deps.Observe == nil {
+		deps.Observe = func([]Event) {}
+	}
+	s := &Store{cfg: cfg, deps: deps}
+	if err := cfg.FS.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("create the state directory: %w", err)
+	}
+	name, err := s.currentName()
+	if err != nil {
+		return nil, err
+	}
+	if err := s.removeOthers(name); err != nil {
+		return nil, err
+	}
+	gen, st, err := s.openGeneration(name)
+	if err != nil {
+		return nil, err
+	}
+	s.install(gen, st)
+	if !cfg.KeepDead {
+		s.gc = startCollector(s)
+	}
+	return s, nil
+}
+
+// install makes gen and st the state. The caller holds mu or is alone.
+func (s *Store) install(gen *generation, st *state) {
+	s.state = st
+	s.db.Store(gen)
+	s.applied.Store(st.applied)
+	s.stamp.Store(st.stamp)
+	s.publishTables()
+}
+
+// publishTables lets other goroutines see what changed.
+func (s *Store) publishTables() {
+	s.policy.Store(s.state.policy)
+	s.table.Store(s.state.table)
+	s.due.Store(s.state.timers.next())
+}
+
+// Close flushes what is applied and closes the store. It is idempotent.
+func (s *Store) Close() error {
+	if s.gc != nil {
+		s.gc.stop()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil
+	}
+	s.closed = true
+	gen := s.db.Load()
+	err := gen.db.Flush()
+	gen.release()
+	return err
+}
+
+// AppliedIndex is the raft index of the last entry in the state.
+func (s *Store) AppliedIndex() uint64 { return s.applied.Load() }
+
+// Stamp is the log time of the last entry, in milliseconds.
+func (s *Store) Stamp() int64 { return s.stamp.Load() }
+
+// Due tells the earliest log time at which something is to happen by itself.
+func (s *Store) Due() (int64, bool) {
+	d := s.due.Load()
+	return d, d != 0
+}
+
+// Policy is the users and ACLs in force.
+func (s *Store) Policy() *auth.Policy { return s.policy.Load() }
+
+// Locked runs f between two entries: nothing is applied while it runs. It must
+// not be called from an observer, which is between entries already.
+func (s *Store) Locked(f func(at session.Pos, view func() View)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f(session.At(s.state.applied+1, 0)-1, s.View)
+}
+
+// generation is one Pebble database; a restored snapshot makes a new one. It is
+// closed when the last view of it is.
+type generation struct {
+	db   *pebble.DB
+	name string
+	refs atomic.Int64
+	done func(*generation)
+}
+
+// acquire reports false when the generation is closed already.
+func (g *generation) acquire() bool {
+	for {
+		n := g.refs.Load()
+		if n == 0 {
+			return false
+		}
+		if g.refs.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+func (g *generation) release() {
+	if g.refs.Add(-1) == 0 {
+		g.done(g)
+	}
+}
+
+const currentFile = "CURRENT"
+
+// currentName is the directory that holds the state in force.
+func (s *Store) currentName() (string, error) {
+	f, err := s.cfg.FS.Open(filepath.Join(s.cfg.Dir, currentFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return "state-0", s.setCurrent("state-0")
+	}
+	if err != nil {
+		return "", fmt.Errorf("open the state's %s file: %w", currentFile, err)
+	}
+	defer f.Close()
+	buf := make([]byte, 256)
+	n, err := f.Read(buf)
+	if n == 0 {
+		return "", fmt.Errorf("read the state's %s file: %w", currentFile, err)
+	}
+	return string(buf[:n]), nil
+}
+
+// setCurrent is durable on return.
+func (s *Store) setCurrent(name string) error {
+	fs := s.cfg.FS
+	path := filepath.Join(s.cfg.Dir, currentFile)
+	f, err := fs.Create(path+".new", vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return fmt.Errorf("write the state's %s file: %w", currentFile, err)
+	}
+	_, err = f.Write([]byte(name))
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = fs.Rename(path+".new", path)
+	}
+	if err == nil {
+		err = s.syncDir()
+	}
+	if err != nil {
+		return fmt.Errorf("write the state's %s file: %w", currentFile, err)
+	}
+	return nil
+}
+
+func (s *Store) syncDir() error {
+	d, err := s.cfg.FS.OpenDir(s.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// removeOthers deletes what an interrupted restore or snapshot left behind.
+func (s *Store) removeOthers(keep string) error {
+	names, err := s.cfg.FS.List(s.cfg.Dir)
+	if err != nil {
+		return fmt.Errorf("list the state directory: %w", err)
+	}
+	for _, n := range names {
+		if n == keep || n == currentFile {
+			continue
+		}
+		if err := s.cfg.FS.RemoveAll(filepath.Join(s.cfg.Dir, n)); err != nil {
+			return fmt.Errorf("remove an unfinished state: %w", err)
+		}
+	}
+	return nil
+}
+
+func (s *Store) openGeneration(name string) (*generation, *state, error) {
+	cache := pebble.NewCache(s.cfg.CacheBytes)
+	defer cache.Unref()
+	db, err := pebble.Open(filepath.Join(s.cfg.Dir, name), &pebble.Options{
+		FS:                          s.cfg.FS,
+		Cache:                       cache,
+		DisableWAL:                  true,
+		MemTableSize:                uint64(s.cfg.MemTableBytes),
+		MemTableStopWritesThreshold: 4,
+		L0CompactionThreshold:       4,
+		FormatMajorVersion:          pebble.FormatNewest,
+		Logger:                      pebbleLogger{s.deps.Logger},
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("open the state: %w", err)
+	}
+	gen := &generation{db: db, name: name, done: s.closeGeneration}
+	gen.refs.Store(1)
+	st, err := load(db, s.cfg.Node)
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("read the state: %w", err), db.Close())
+	}
+	return gen, st, nil
+}
+
+func (s *Store) closeGeneration(g *generation) {
+	if err := g.db.Close(); err != nil {
+		s.deps.Logger.Warn("close the state", "err", err)
+	}
+}
+
+// pebbleLogger passes Pebble's own lines on at debug; errors come as errors.
+type pebbleLogger struct{ l *slog.Logger }
+
+func (p pebbleLogger) Infof(f string, a ...any)  { p.l.Debug(fmt.Sprintf(f, a...)) }
+func (p pebbleLogger) Errorf(f string, a ...any) { p.l.Error(fmt.Sprintf(f, a...)) }
+func (p pebbleLogger) Fatalf(f string, a ...any) {
+	p.l.Error(fmt.Sprintf(f, a...))
+	panic(fmt.Sprintf(f, a...))
+}
+
+// Members returns the members of the cluster, by node id.
+func (s *Store) Members() []*logpb.Member { return s.table.Load().members }

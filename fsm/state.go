@@ -1,0 +1,291 @@
+package fsm
+
+import (
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/mqcluster/mqcluster/auth"
+	"github.com/mqcluster/mqcluster/fsm/logpb"
+	"github.com/mqcluster/mqcluster/routing"
+	"github.com/mqcluster/mqcluster/session"
+)
+
+// state is what apply works on: everything but messages, postings and retained
+// messages, which stay in Pebble. All of it can be read back from Pebble.
+type state struct {
+	node       string // this node
+	applied    uint64
+	stamp      int64
+	lastFilter uint64
+
+	sessions map[string]*sess
+	filters  map[string]*filter // plain ones, by text
+	groups   map[string]*group  // shared ones, by text
+	members  map[string]*member
+	users    map[string]*logpb.User
+	acls     map[string]*logpb.Acl
+	tokens   map[string]*logpb.Token
+	certs    map[string]*logpb.Cert
+	settings map[string]string
+
+	timers timers
+	policy *auth.Policy
+	table  *table
+}
+
+// table is what goroutines other than the applying one read of the state.
+type table struct {
+	plain    *routing.Trie[*filter]
+	shared   *routing.Trie[[]*group] // by inner filter; slices never changed in place
+	sessions *sync.Map // client -> *sess
+	members  []*logpb.Member
+	certs    *sync.Map // serial -> *logpb.Cert
+}
+
+func newState(node string) *state {
+	return &state{
+		node:     node,
+		sessions: map[string]*sess{},
+		filters:  map[string]*filter{},
+		groups:   map[string]*group{},
+		members:  map[string]*member{},
+		users:    map[string]*logpb.User{},
+		acls:     map[string]*logpb.Acl{},
+		tokens:   map[string]*logpb.Token{},
+		certs:    map[string]*logpb.Cert{},
+		settings: map[string]string{},
+		table: &table{
+			plain:    new(routing.Trie[*filter]),
+			shared:   new(routing.Trie[[]*group]),
+			sessions: new(sync.Map),
+			certs:    new(sync.Map),
+		},
+	}
+}
+
+// member is a node of the cluster.
+type member struct {
+	rec      *logpb.Member
+	nextPack uint64
+}
+
+// owner is the connection that has a session.
+type owner struct {
+	node        string
+	incarnation uint64
+}
+
+// sess is a session, connected or not.
+type sess struct {
+	rec    *logpb.Session // without subscriptions and cursor
+	cursor session.Pos
+	owner  atomic.Pointer[owner] // nil: not connected
+	// subs is in order of filter text and never changed in place.
+	subs     atomic.Pointer[[]*sub]
+	outs     map[session.Pos]*logpb.Out
+	received map[uint16]struct{}
+}
+
+func (s *sess) list() []*sub {
+	if p := s.subs.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+func (s *sess) find(filter string) *sub {
+	l := s.list()
+	if i, ok := searchSub(l, filter); ok {
+		return l[i]
+	}
+	return nil
+}
+
+// put adds or replaces a subscription.
+func (s *sess) put(n *sub) {
+	l := s.list()
+	i, ok := searchSub(l, n.Filter)
+	l = slices.Clone(l)
+	if ok {
+		l[i] = n
+	} else {
+		l = slices.Insert(l, i, n)
+	}
+	s.subs.Store(&l)
+}
+
+func (s *sess) drop(filter string) {
+	l := s.list()
+	if i, ok := searchSub(l, filter); ok {
+		l = slices.Delete(slices.Clone(l), i, i+1)
+		s.subs.Store(&l)
+	}
+}
+
+func searchSub(l []*sub, filter string) (int, bool) {
+	return slices.BinarySearchFunc(l, filter, func(s *sub, f string) int {
+		switch {
+		case s.Filter < f:
+			return -1
+		case s.Filter > f:
+			return 1
+		}
+		return 0
+	})
+}
+
+// sub is a subscription in the log. It is never changed in place.
+type sub struct {
+	session.Subscription
+	filter *filter
+	since  session.Pos
+}
+
+// filter is what postings are kept for: a distinct plain filter, or one
+// member's part of a shared one.
+type filter struct {
+	id    uint64
+	text  string // without $share and group
+	group *group // nil for a plain filter
+	subs  map[*sess]*sub
+	// queueing counts the subscriptions with QoS 1 or 2.
+	queueing int
+	last     atomic.Uint64 // position of the newest posting
+}
+
+func (f *filter) add(s *sess, n *sub) {
+	if old := f.subs[s]; old != nil && old.QoS > 0 {
+		f.queueing--
+	}
+	f.subs[s] = n
+	if n.QoS > 0 {
+		f.queueing++
+	}
+}
+
+func (f *filter) remove(s *sess) {
+	if old := f.subs[s]; old != nil {
+		delete(f.subs, s)
+		if old.QoS > 0 {
+			f.queueing--
+		}
+	}
+}
+
+// group is a shared subscription: $share/name/filter.
+type group struct {
+	text  string // whole
+	inner string
+	// members is in the order of filter ids and never changed in place.
+	members atomic.Pointer[[]groupMember]
+}
+
+type groupMember struct {
+	sess *sess
+	sub  *sub
+}
+
+func (g *group) list() []groupMember {
+	if p := g.members.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+func (g *group) put(s *sess, n *sub) {
+	l := slices.Clone(g.list())
+	if i := slices.IndexFunc(l, func(m groupMember) bool { return m.sess == s }); i >= 0 {
+		l[i].sub = n
+	} else {
+		l = append(l, groupMember{s, n})
+		slices.SortFunc(l, func(a, b groupMember) int { return int(int64(a.sub.filter.id) - int64(b.sub.filter.id)) })
+	}
+	g.members.Store(&l)
+}
+
+func (g *group) remove(s *sess) {
+	l := slices.DeleteFunc(slices.Clone(g.list()), func(m groupMember) bool { return m.sess == s })
+	g.members.Store(&l)
+}
+
+// attach puts a subscription, new or changed, in all the places where it is
+// looked up. Its filter must have been chosen.
+func (st *state) attach(s *sess, n *sub) {
+	s.put(n)
+	n.filter.add(s, n)
+	if g := n.filter.group; g != nil {
+		if len(g.list()) == 0 {
+			st.groups[g.text] = g
+			at, _ := st.table.shared.Load().Get(g.inner)
+			st.table.shared.Set(g.inner, append(slices.Clone(at), g))
+		}
+		g.put(s, n)
+		return
+	}
+	if st.filters[n.filter.text] == nil {
+		st.filters[n.filter.text] = n.filter
+		st.table.plain.Set(n.filter.text, n.filter)
+	}
+}
+
+// detach is attach undone; the filter goes with its last subscription.
+func (st *state) detach(s *sess, n *sub) {
+	s.drop(n.Filter)
+	n.filter.remove(s)
+	if g := n.filter.group; g != nil {
+		g.remove(s)
+		if len(g.list()) == 0 {
+			delete(st.groups, g.text)
+			st.dropGroup(g)
+		}
+		return
+	}
+	if len(n.filter.subs) == 0 {
+		delete(st.filters, n.filter.text)
+		st.table.plain.Delete(n.filter.text)
+	}
+}
+
+func (st *state) dropGroup(g *group) {
+	at, _ := st.table.shared.Load().Get(g.inner)
+	at = slices.DeleteFunc(slices.Clone(at), func(o *group) bool { return o == g })
+	if len(at) == 0 {
+		st.table.shared.Delete(g.inner)
+		return
+	}
+	st.table.shared.Set(g.inner, at)
+}
+
+func (st *state) addSession(s *sess) {
+	st.sessions[s.rec.Client] = s
+	st.table.sessions.Store(s.rec.Client, s)
+}
+
+// setMembers publishes the member list; the records in it are never changed.
+func (st *state) setMembers() {
+	t := *st.table
+	t.members = nil
+	for _, name := range slices.Sorted(maps.Keys(st.members)) {
+		t.members = append(t.members, st.members[name].rec)
+	}
+	st.table = &t
+}
+
+// fresh returns the filter for a subscription text, made anew with id if there
+// is none: per text for plain filters, per member for shared ones.
+func (st *state) fresh(text string, id uint64) *filter {
+	_, inner, shared := routing.SplitShared(text)
+	if !shared {
+		if f := st.filters[text]; f != nil {
+			return f
+		}
+		return &filter{id: id, text: text, subs: map[*sess]*sub{}}
+	}
+	g := st.groups[text]
+	if g == nil {
+		g = &group{text: text, inner: inner}
+	}
+	return &filter{id: id, text: inner, group: g, subs: map[*sess]*sub{}}
+}

@@ -1,0 +1,53 @@
+package fsm
+
+import "container/heap"
+
+// timers is a heap of moments at which a session's will fires or the session
+// ends. An item whose session has other plans by then is passed over, so items
+// are never searched for.
+type timers struct{ h timerHeap }
+
+type timer struct {
+	at     int64 // log time, ms
+	client string
+}
+
+func (t *timers) add(at int64, client string) {
+	if at != 0 {
+		heap.Push(&t.h, timer{at, client})
+	}
+}
+
+// next is the earliest moment, 0 if there is none.
+func (t *timers) next() int64 {
+	if len(t.h) == 0 {
+		return 0
+	}
+	return t.h[0].at
+}
+
+// pop takes the earliest item at or before now.
+func (t *timers) pop(now int64) (timer, bool) {
+	if len(t.h) == 0 || t.h[0].at > now {
+		return timer{}, false
+	}
+	return heap.Pop(&t.h).(timer), true
+}
+
+type timerHeap []timer
+
+func (h timerHeap) Len() int { return len(h) }
+func (h timerHeap) Less(i, j int) bool {
+	if h[i].at != h[j].at {
+		return h[i].at < h[j].at
+	}
+	return h[i].client < h[j].client
+}
+func (h timerHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
+func (h *timerHeap) Push(x any)   { *h = append(*h, x.(timer)) }
+func (h *timerHeap) Pop() any {
+	old := *h
+	x := old[len(old)-1]
+	*h = old[:len(old)-1]
+	return x
+}
