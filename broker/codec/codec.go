@@ -53,6 +53,7 @@ const (
 	ReasonTopicNameInvalid   byte = 0x90
 	ReasonTopicAliasInvalid  byte = 0x94
 	ReasonPacketTooLarge     byte = 0x95
+	ReasonQuotaExceeded      byte = 0x97
 )
 
 // Error is a protocol error of the peer. Reason is the MQTT 5 reason code for
