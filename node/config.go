@@ -1,0 +1,188 @@
+package node
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Config is all that an operator can set. The yaml tags are the only names a
+// setting has: the flag is the dotted path with dashes (--mesh.listen,
+// --limits.max-packet-size), the variable the path in capitals
+// (MQCLUSTER_MESH_LISTEN). Load fills it, Validate judges it.
+type Config struct {
+	DataDir     string        `yaml:"data_dir" kind:"path" help:"directory of everything this node keeps"`
+	Node        NodeConfig    `yaml:"node"`
+	Cluster     ClusterConfig `yaml:"cluster"`
+	Mesh        MeshConfig    `yaml:"mesh"`
+	Listeners   []Listener    `yaml:"listeners" help:"a client listener: kind,key=value,... (repeatable)"`
+	ServerNames []string      `yaml:"server_names" help:"more DNS names and IP addresses for this node's certificate, such as the balancer's"`
+	Health      HealthConfig  `yaml:"health"`
+	Admin       AdminConfig   `yaml:"admin"`
+	Log         LogConfig     `yaml:"log"`
+	Limits      LimitsConfig  `yaml:"limits"`
+	Auth        AuthConfig    `yaml:"auth"`
+	Raft        RaftConfig    `yaml:"raft"`
+	Drain       DrainConfig   `yaml:"drain"`
+}
+
+// NodeConfig names this node.
+type NodeConfig struct {
+	ID string `yaml:"id" help:"name of this node in the cluster (default: the host's name)"`
+}
+
+// ClusterConfig names the cluster.
+type ClusterConfig struct {
+	Name string `yaml:"name" help:"name of the cluster, written into its CA by init"`
+}
+
+// MeshConfig is the port between the nodes.
+type MeshConfig struct {
+	Listen    string `yaml:"listen" help:"address of the mesh port"`
+	Advertise string `yaml:"advertise" help:"address by which the other nodes reach the mesh port (default: the address of the default route)"`
+}
+
+// HealthConfig is the HTTP listener of /livez, /readyz and /metrics.
+type HealthConfig struct {
+	Listen string `yaml:"listen" help:"address of /livez, /readyz and /metrics; empty: none"`
+}
+
+// AdminConfig is the socket that the CLI talks to.
+type AdminConfig struct {
+	Socket string `yaml:"socket" kind:"path" help:"Unix socket of the admin API (default: admin.sock in the data directory)"`
+}
+
+// LogConfig is how the node logs.
+type LogConfig struct {
+	Format string `yaml:"format" help:"json or text"`
+	Level  string `yaml:"level" help:"debug, info, warn or error"`
+	Output string `yaml:"output" help:"stderr, syslog or journald"`
+}
+
+// LimitsConfig bounds what clients may use. Where 0 means no limit, the help
+// says so; every other limit is at least 1.
+type LimitsConfig struct {
+	MaxPacketSize              Size          `yaml:"max_packet_size" help:"largest packet from a client, 16MiB at most"`
+	ReceiveMaximum             int           `yaml:"receive_maximum" help:"QoS 1 and 2 messages that a client may have unacknowledged towards the node"`
+	MaxInflight                int           `yaml:"max_inflight" help:"QoS 1 and 2 messages that the node has unacknowledged towards one client"`
+	TopicAliasMaximum          int           `yaml:"topic_alias_maximum" help:"topic aliases of one connection; 0: none"`
+	ClientBuffer               Size          `yaml:"client_buffer" help:"messages held in memory for one slow client"`
+	MaxQueuedMessages          int           `yaml:"max_queued_messages" help:"messages queued for one session; the oldest go first"`
+	MaxQueuedBytes             Size          `yaml:"max_queued_bytes" help:"bytes queued for one session; the oldest go first"`
+	MaxStoredBytes             Size          `yaml:"max_stored_bytes" help:"bytes of queued messages in all; the oldest go first"`
+	MaxSubscriptions           int           `yaml:"max_subscriptions" help:"subscriptions of one session"`
+	MaxConnections             int           `yaml:"max_connections" help:"clients of this node; 0: as many as memory allows"`
+	ServerKeepAlive            time.Duration `yaml:"server_keep_alive" help:"keep alive that MQTT 5 clients are told to use; 0: their own"`
+	MaxKeepAlive               time.Duration `yaml:"max_keep_alive" help:"longest keep alive a client may ask for; 0: any"`
+	PersistentClientExpiration time.Duration `yaml:"persistent_client_expiration" help:"longest life of a session without a connection; 0: as the client asks"`
+	UnauthenticatedConnections int           `yaml:"unauthenticated_connections" help:"connections that have not authenticated yet, in all"`
+	ConnectTimeout             time.Duration `yaml:"connect_timeout" help:"time from the connection to a complete CONNECT"`
+}
+
+// AuthConfig is the cost of passwords.
+type AuthConfig struct {
+	Argon2Memory Size `yaml:"argon2_memory" help:"memory of one password hash"`
+	Argon2Time   int  `yaml:"argon2_time" help:"passes of one password hash"`
+	Workers      int  `yaml:"workers" help:"password checks at a time; 0: half the cores, at least one"`
+}
+
+// RaftConfig is the timing of the log.
+type RaftConfig struct {
+	Heartbeat         time.Duration `yaml:"heartbeat" help:"silence of the leader after which a voter becomes a candidate"`
+	Election          time.Duration `yaml:"election" help:"time a candidate waits for votes"`
+	Commit            time.Duration `yaml:"commit" help:"longest time a quiet leader keeps a commit to itself"`
+	Lease             time.Duration `yaml:"lease" help:"how long a node may serve on the leader's last word"`
+	SnapshotThreshold int           `yaml:"snapshot_threshold" help:"entries after which a snapshot is taken"`
+	TrailingLogs      int           `yaml:"trailing_logs" help:"entries kept behind a snapshot for slow followers"`
+}
+
+// DrainConfig is how a node lets go of its clients.
+type DrainConfig struct {
+	Timeout       time.Duration `yaml:"timeout" help:"time to send the clients away on shutdown"`
+	IsolatedAfter time.Duration `yaml:"isolated_after" help:"time without a lease after which the clients are sent away"`
+}
+
+// The kinds of Listener.
+const (
+	KindTLS = "tls"
+	KindTCP = "tcp"
+	KindWS  = "ws"
+	KindWSS = "wss"
+)
+
+// Where a listener takes the user name from.
+const (
+	IdentityNone = "none" // the CONNECT packet
+	IdentityCN   = "cn"   // the certificate's common name
+	IdentitySAN  = "san"  // the certificate's first subject alternative name
+)
+
+// Listener is one port for clients.
+type Listener struct {
+	Name           string         `yaml:"name" help:"name in logs and metrics (default: kind-port)"`
+	Kind           string         `yaml:"kind" help:"tls, tcp, ws or wss"`
+	Address        string         `yaml:"address" help:"host:port"`
+	AllowPlaintext bool           `yaml:"allow_plaintext" help:"needed for tcp and ws: passwords and messages can be read on the way"`
+	TLS            ListenerTLS    `yaml:"tls"`
+	Identity       string         `yaml:"identity" help:"user name from the client certificate: none, cn or san"`
+	AllowAnonymous bool           `yaml:"allow_anonymous" help:"admit clients without a user name"`
+	ProxyFrom      []netip.Prefix `yaml:"proxy_from" help:"sources that must send a PROXY protocol header, as CIDR"`
+	MaxConnections int            `yaml:"max_connections" help:"0: no limit of its own"`
+	ConnectRate    int            `yaml:"connect_rate" help:"new connections per second; 0: no limit"`
+	Path           string         `yaml:"path" help:"path of ws and wss (default /mqtt)"`
+	AllowedOrigins []string       `yaml:"allowed_origins" help:"origins of ws and wss besides the own host; * is any"`
+}
+
+// ListenerTLS is the TLS side of a tls or wss listener. Without CertFile the
+// listener serves the node's own certificate, without ClientCAFile it trusts
+// clients of the cluster CA.
+type ListenerTLS struct {
+	CertFile          string   `yaml:"cert_file" kind:"path" help:"PEM chain (default: the node's own certificate)"`
+	KeyFile           string   `yaml:"key_file" kind:"path" help:"PEM key of cert_file"`
+	KeyPassFile       string   `yaml:"key_pass_file" kind:"path" help:"file with the pass phrase of key_file"`
+	ClientCAFile      string   `yaml:"client_ca_file" kind:"path" help:"PEM of the CAs of client certificates (default: the cluster CA)"`
+	RequireClientCert bool     `yaml:"require_client_cert" help:"refuse clients without a certificate"`
+	MinVersion        string   `yaml:"min_version" help:"1.2 or 1.3 (default 1.2)"`
+	Ciphers           []string `yaml:"ciphers" help:"TLS 1.2 cipher suites (default: Go's)"`
+}
+
+// Secure tells whether the listener speaks TLS.
+func (l *Listener) Secure() bool { return l.Kind == KindTLS || l.Kind == KindWSS }
+
+// Web tells whether the listener speaks WebSocket.
+func (l *Listener) Web() bool { return l.Kind == KindWS || l.Kind == KindWSS }
+
+// Defaults returns the configuration of a node whose operator wrote nothing.
+// node.id and admin.socket are empty: Load derives them.
+func Defaults() Config {
+	return Config{
+		DataDir:   "/var/lib/mqcluster",
+		Cluster:   ClusterConfig{Name: "mqcluster"},
+		Mesh:      MeshConfig{Listen: "0.0.0.0:7883"},
+		Listeners: []Listener{{Kind: KindTLS, Address: "0.0.0.0:8883"}},
+		Health:    HealthConfig{Listen: "127.0.0.1:9883"},
+		Log:       LogConfig{Format: "text", Level: "info", Output: "stderr"},
+		Limits: LimitsConfig{
+			MaxPacketSize:              1 * MiB,
+			ReceiveMaximum:             1024,
+			MaxInflight:                1024,
+			TopicAliasMaximum:          64,
+			ClientBuffer:               4 * MiB,
+			MaxQueuedMessages:          100_000,
+			MaxQueuedBytes:             256 * MiB,
+			MaxStoredBytes:             8 * GiB,
+			MaxSubscriptions:           1000,
+			UnauthenticatedConnections: 1000,
+			ConnectTimeout:             10 * time.Second,
+		},
+		Auth: AuthConfig{Argon2Memory: 19 * MiB, Argon2Time: 2},
+		Raft: RaftConfig{
+			Heartbeat:         500 * time.Millisecond,
+			Election:          500 * time.Millisecond,
+			Commit:            5 * time.Millisecond,
+			Lease:             5 * time.Second,
+			SnapshotThreshold: 100_000,
+			TrailingLogs:      50_000,
+		},
+		Drain: DrainConfig{Timeout: 10 * time.Second, IsolatedAfter: 15 * time.Second},
+	}
+}
