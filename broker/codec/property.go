@@ -37,7 +37,6 @@ type place uint32
 // inWill stands for the will properties of CONNECT.
 const inWill place = 1 << 16
 
-
 const (
 	inConnect     place = 1 << TypeConnect
 	inConnack     place = 1 << TypeConnack

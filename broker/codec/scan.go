@@ -2,14 +2,14 @@ package codec
 
 // Scan finds the first packet in buf. n is its whole length, or 0 if more bytes
 // are needed; need is then how many bytes buf must have at least, which may
-// grow. max is the largest whole packet allowed, in bytes; 0 means MaxPacket.
+// grow. most is the largest whole packet allowed, in bytes; 0 means MaxPacket.
 // Scan fails as soon as the fixed header is wrong, without waiting for the rest.
 // It takes packets of both directions; ScanClient refuses those that only
 // servers send.
 //
 // The DUP bit of PUBREL, SUBSCRIBE and UNSUBSCRIBE is legal in 3.1 only: it is
 // the parsers' to refuse, because Scan does not know the version.
-func Scan(buf []byte, max int) (n, need int, err error) {
+func Scan(buf []byte, most int) (n, need int, err error) {
 	if len(buf) == 0 {
 		return 0, 2, nil
 	}
@@ -24,10 +24,10 @@ func Scan(buf []byte, max int) (n, need int, err error) {
 		return 0, len(buf) + 1, nil
 	}
 	n = 1 + ln + int(v)
-	if max <= 0 {
-		max = MaxPacket
+	if most <= 0 {
+		most = MaxPacket
 	}
-	if n > max {
+	if n > most {
 		return 0, 0, &Error{ReasonPacketTooLarge, "packet is larger than the server takes"}
 	}
 	if int(v) < leastBody(buf[0]) {
@@ -44,14 +44,14 @@ func Scan(buf []byte, max int) (n, need int, err error) {
 
 // ScanClient is Scan for what a client sends: a packet type that only servers
 // send is a protocol error.
-func ScanClient(buf []byte, max int) (n, need int, err error) {
+func ScanClient(buf []byte, most int) (n, need int, err error) {
 	if len(buf) > 0 {
 		switch buf[0] >> 4 {
 		case TypeConnack, TypeSuback, TypeUnsuback, TypePingresp:
 			return 0, 0, protocolError("packet of a type that only servers send")
 		}
 	}
-	return Scan(buf, max)
+	return Scan(buf, most)
 }
 
 // checkFlags checks the first byte of a packet [MQTT-2.1.3-1].

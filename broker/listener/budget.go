@@ -1,9 +1,235 @@
 package listener
 
-// Budget bounds all connections that have not authenticated, of all listeners
-// of a node together.
-type Budget struct{}
+import (
+	"container/list"
+	"context"
+	"errors"
+	"sync"
+	"time"
+)
 
-// NewBudget returns a Budget of maxConns connections and maxBytes bytes that
-// they may have sent in all.
-func NewBudget(maxConns int, maxBytes int64) *Budget { panic("soon") }
+// Reading limits of one connection that has not authenticated, in bytes as they
+// are on the wire. crypto/tls alone would take 256 KiB of certificates before it
+// knows who sent them; after the handshake the largest CONNECT that makes sense
+// has to fit.
+const (
+	handshakeLimit = 64 << 10
+	connectLimit   = 256 << 10
+)
+
+// evictAfter is how old a silent connection must be before it has to make room.
+const evictAfter = time.Second
+
+var (
+	errEvicted  = errors.New("connection was closed to make room for others that are not authenticated yet")
+	errTooMuch  = errors.New("connection sent too much before it authenticated")
+	errReleased = errors.New("connection is closed")
+)
+
+// Budget bounds all connections that have not authenticated, of all listeners
+// of a node together: how many they are, and how many bytes they have sent,
+// which bounds what they make the node hold.
+//
+// When all places are taken, the oldest connection that has not sent its
+// CONNECT loses its place, as soon as it is a second old; until then the new one
+// waits, not accepted, in the kernel's queue. To refuse the new one instead
+// would let a thousand silent connections lock out everybody for ten seconds at
+// a time; to close the oldest at once would, in a reconnect storm, throw away
+// handshakes that are nearly done. When the bytes are used up, the connection
+// that has sent most of them is closed, which is never one that behaves.
+type Budget struct {
+	maxConns int
+	maxBytes int64
+
+	mu      sync.Mutex
+	conns   int
+	bytes   int64
+	silent  *list.List // of *slot, oldest first; those that have not sent CONNECT
+	waiting chan struct{}
+}
+
+// NewBudget returns a Budget of maxConns connections and maxBytes bytes. Both
+// must be above 0.
+func NewBudget(maxConns int, maxBytes int64) *Budget {
+	return &Budget{maxConns: max(maxConns, 1), maxBytes: max(maxBytes, 1), silent: list.New()}
+}
+
+// Used returns how many connections have not authenticated, and the bytes that
+// they have sent.
+func (b *Budget) Used() (conns int, bytes int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.conns, b.bytes
+}
+
+// slot is one connection's share of a Budget.
+type slot struct {
+	budget *Budget
+	since  time.Time
+	evict  func(error) // closes the connection; called without the lock, once
+
+	// under budget.mu
+	place *list.Element // nil once CONNECT came
+	bytes int64
+	limit int64
+	gone  error // why the share is no longer there
+}
+
+// acquire takes a place, and waits for one while there is none. evict closes the
+// connection; it may be called at any time until release and must not block.
+func (b *Budget) acquire(ctx context.Context, evict func(error)) (*slot, error) {
+	for {
+		b.mu.Lock()
+		if b.conns < b.maxConns {
+			s := &slot{budget: b, since: time.Now(), evict: evict, limit: handshakeLimit}
+			s.place = b.silent.PushBack(s)
+			b.conns++
+			b.mu.Unlock()
+			return s, nil
+		}
+		var victim *slot
+		wait := time.Duration(-1)
+		if e := b.silent.Front(); e != nil {
+			oldest := e.Value.(*slot)
+			if wait = evictAfter - time.Since(oldest.since); wait <= 0 {
+				victim = oldest
+				victim.drop(errEvicted)
+			}
+		}
+		if victim == nil && b.waiting == nil {
+			b.waiting = make(chan struct{})
+		}
+		freed := b.waiting
+		b.mu.Unlock()
+		if victim != nil {
+			victim.evict(errEvicted)
+			continue
+		}
+		if err := waitFor(ctx, freed, wait); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// waitFor waits until a place is free, d has passed (below 0 means never), or
+// ctx has ended.
+func waitFor(ctx context.Context, freed <-chan struct{}, d time.Duration) error {
+	var due <-chan time.Time
+	if d >= 0 {
+		t := time.NewTimer(d)
+		defer t.Stop()
+		due = t.C
+	}
+	select {
+	case <-freed:
+	case <-due:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return nil
+}
+
+// drop gives the share back. The caller holds the lock.
+func (s *slot) drop(why error) {
+	if s.gone != nil {
+		return
+	}
+	b := s.budget
+	s.gone = why
+	if s.place != nil {
+		b.silent.Remove(s.place)
+		s.place = nil
+	}
+	b.conns--
+	b.bytes -= s.bytes
+	if b.waiting != nil {
+		close(b.waiting)
+		b.waiting = nil
+	}
+}
+
+// release gives the share back; it may be called more than once.
+func (s *slot) release() {
+	s.budget.mu.Lock()
+	defer s.budget.mu.Unlock()
+	s.drop(errReleased)
+}
+
+// greeted makes the connection one that need not make room.
+func (s *slot) greeted() {
+	s.budget.mu.Lock()
+	defer s.budget.mu.Unlock()
+	if s.place != nil {
+		s.budget.silent.Remove(s.place)
+		s.place = nil
+	}
+}
+
+// shaken ends the handshake's share of the limit: from here on CONNECT may come.
+func (s *slot) shaken() {
+	s.budget.mu.Lock()
+	defer s.budget.mu.Unlock()
+	s.limit = connectLimit
+}
+
+// evicted tells whether the connection was closed to make room or for what it
+// sent.
+func (s *slot) evicted() error {
+	s.budget.mu.Lock()
+	defer s.budget.mu.Unlock()
+	if s.gone == errReleased {
+		return nil
+	}
+	return s.gone
+}
+
+// add counts n bytes read. An error means that the connection is to be closed.
+func (s *slot) add(n int) error {
+	b := s.budget
+	b.mu.Lock()
+	if s.gone != nil {
+		defer b.mu.Unlock()
+		if s.gone == errReleased {
+			return nil
+		}
+		return s.gone
+	}
+	s.bytes += int64(n)
+	b.bytes += int64(n)
+	if s.bytes > s.limit {
+		s.drop(errTooMuch)
+		b.mu.Unlock()
+		s.evict(errTooMuch)
+		return errTooMuch
+	}
+	var victims []*slot
+	for b.bytes > b.maxBytes {
+		v := b.greediest(s)
+		if v == nil {
+			break
+		}
+		v.drop(errEvicted)
+		victims = append(victims, v)
+	}
+	err := s.gone
+	b.mu.Unlock()
+	for _, v := range victims {
+		v.evict(errEvicted)
+	}
+	return err
+}
+
+// greediest returns which of s, which has just read something, and the silent
+// connections has sent most; nil if none has sent anything.
+func (b *Budget) greediest(s *slot) *slot {
+	var most *slot
+	if s.gone == nil {
+		most = s
+	}
+	for e := b.silent.Front(); e != nil; e = e.Next() {
+		if v := e.Value.(*slot); v.bytes > 0 && (most == nil || v.bytes > most.bytes) {
+			most = v
+		}
+	}
+	return most
+}

@@ -7,12 +7,18 @@ package listener
 import (
 	"context"
 	"crypto/tls"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
+	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
 )
 
 // Info is what the listener knows of a connection that it hands over.
@@ -26,15 +32,16 @@ type Info struct {
 	TLS *tls.ConnectionState
 	// Protocol is Config.Kind: tcp, tls, ws or wss.
 	Protocol string
-	// Accepted is when the connection was accepted: the 10 s that it has to send
-	// CONNECT run from here.
+	// Accepted is when the connection was accepted: the time that it has to send
+	// CONNECT runs from here.
 	Accepted time.Time
 	// Greeted is to be called when a whole CONNECT came: from then on the
 	// connection is not closed to make room for another that is not
 	// authenticated. Calling it is optional.
 	Greeted func()
 	// Authenticated is to be called when CONNECT succeeded: it gives back the
-	// connection's share of the Budget. It may be called more than once.
+	// connection's share of the Budget. It may be called more than once. Until
+	// then the connection may read 256 KiB.
 	Authenticated func()
 }
 
@@ -44,29 +51,195 @@ type Deps struct {
 	// tls and wss only.
 	TLS func() *tls.Config
 	// Serve serves one connection on a goroutine of its own; the connection is
-	// closed when it returns. ctx ends when the listener is closed. A panic is
-	// recovered, counted and logged.
+	// closed when it returns. ctx ends when Drain loses patience. A panic is
+	// recovered, counted and logged, and ends this connection only. No deadline
+	// is set on c when Serve gets it.
 	Serve func(ctx context.Context, c net.Conn, info Info)
 	// Budget is shared by all listeners of a node.
-	Budget     *Budget
-	Logger     *slog.Logger
+	Budget *Budget
+	Logger *slog.Logger
+	// Registerer may be shared by all listeners of a node; nil means no metrics.
 	Registerer prometheus.Registerer
 }
 
 // Listener accepts connections until it is closed.
-type Listener struct{}
+type Listener struct {
+	cfg     Config
+	deps    Deps
+	log     *slog.Logger
+	ln      *net.TCPListener
+	accept  func() (*net.TCPConn, error)
+	sources []netip.Prefix
+	limiter *rate.Limiter // nil without a limit
+	metrics *metrics
+	webTLS  atomic.Pointer[webConfig]
 
-// Open binds the address and starts to accept.
-func Open(ctx context.Context, cfg Config, deps Deps) (*Listener, error) { panic("soon") }
+	// accepting ends with Close, serving when Drain loses patience.
+	accepting, serving     context.Context
+	stopAccept, stopServes context.CancelFunc
+	acceptor, clients      sync.WaitGroup
+
+	mu    sync.Mutex
+	conns map[*client]struct{}
+}
+
+// Open binds the address and starts to accept. ctx bounds the binding only.
+func Open(ctx context.Context, cfg Config, deps Deps) (*Listener, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if deps.Serve == nil || deps.Budget == nil || cfg.encrypted() && deps.TLS == nil {
+		return nil, fmt.Errorf("listener %s: Serve, Budget and, for %s, TLS are needed", cfg.Name, cfg.Kind)
+	}
+	l := &Listener{cfg: cfg.withDefaults(), deps: deps, log: deps.Logger, conns: map[*client]struct{}{}}
+	if l.log == nil {
+		l.log = slog.New(slog.DiscardHandler)
+	}
+	l.log = l.log.With("listener", cfg.Name)
+	var err error
+	if l.sources, err = cfg.sources(); err != nil {
+		return nil, err
+	}
+	if l.metrics, err = newMetrics(deps.Registerer, cfg.Name); err != nil {
+		return nil, fmt.Errorf("listener %s: register metrics: %w", cfg.Name, err)
+	}
+	if cfg.ConnectRate > 0 {
+		l.limiter = rate.NewLimiter(rate.Limit(cfg.ConnectRate), l.cfg.ConnectBurst)
+	}
+	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", cfg.Address)
+	if err != nil {
+		return nil, bindError(cfg, err)
+	}
+	l.ln = ln.(*net.TCPListener)
+	l.accept = l.ln.AcceptTCP
+	l.start(context.WithoutCancel(ctx))
+	return l, nil
+}
+
+func (l *Listener) start(ctx context.Context) {
+	l.accepting, l.stopAccept = context.WithCancel(ctx)
+	l.serving, l.stopServes = context.WithCancel(ctx)
+	l.acceptor.Go(l.run)
+}
+
+// bindError says in one sentence why the address cannot be listened on.
+func bindError(cfg Config, err error) error {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("listener %s: %s is in use: stop the program that listens there or choose another port: %w", cfg.Name, cfg.Address, err)
+	case errors.Is(err, syscall.EACCES):
+		return fmt.Errorf("listener %s: %s may not be bound: choose a port above 1023 or grant CAP_NET_BIND_SERVICE: %w", cfg.Name, cfg.Address, err)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return fmt.Errorf("listener %s: no interface has the address of %s: choose one of this machine's or 0.0.0.0: %w", cfg.Name, cfg.Address, err)
+	}
+	return fmt.Errorf("listener %s: cannot listen on %s: check the address: %w", cfg.Name, cfg.Address, err)
+}
 
 // Addr returns the address that is listened on.
-func (l *Listener) Addr() net.Addr { panic("soon") }
+func (l *Listener) Addr() net.Addr { return l.ln.Addr() }
 
-// Close stops accepting, ends what has not been handed to Serve yet, and
-// cancels the context of Serve. It does not wait for Serve; Drain does. It may
-// be called more than once.
-func (l *Listener) Close() error { panic("soon") }
+// Close stops accepting and ends the connections that are not with Serve yet.
+// Those that are live on; Drain waits for them. It may be called more than once.
+func (l *Listener) Close() error {
+	l.stopAccept()
+	err := l.ln.Close()
+	l.acceptor.Wait()
+	l.mu.Lock()
+	for c := range l.conns {
+		if !c.handed {
+			c.shut(reasonShutdown)
+		}
+	}
+	l.mu.Unlock()
+	if err != nil && !errors.Is(err, net.ErrClosed) {
+		return fmt.Errorf("listener %s: close: %w", l.cfg.Name, err)
+	}
+	return nil
+}
 
-// Drain closes the listener and waits until every Serve has returned or ctx has
-// ended, whose error it then returns after closing the connections left.
-func (l *Listener) Drain(ctx context.Context) error { panic("soon") }
+// Drain closes the listener and waits until every Serve has returned. When ctx
+// ends before that, it cancels the context of Serve, closes the connections
+// left, and returns ctx's error without waiting longer.
+func (l *Listener) Drain(ctx context.Context) error {
+	err := l.Close()
+	done := make(chan struct{})
+	go func() {
+		l.clients.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		l.stopServes()
+		return err
+	case <-ctx.Done():
+	}
+	l.stopServes()
+	l.mu.Lock()
+	n := len(l.conns)
+	for c := range l.conns {
+		c.raw.cut()
+	}
+	l.mu.Unlock()
+	return errors.Join(err, fmt.Errorf("listener %s: %d connections were cut: %w", l.cfg.Name, n, ctx.Err()))
+}
+
+// Backoff between failed accepts. Descriptors come free in their own time;
+// trying at once would only heat a core.
+const (
+	firstBackoff = 5 * time.Millisecond
+	mostBackoff  = time.Second
+)
+
+// run accepts until the listener is closed.
+func (l *Listener) run() {
+	backoff := firstBackoff
+	for {
+		c, err := l.accept()
+		switch {
+		case l.accepting.Err() != nil:
+			if err == nil {
+				_ = c.Close() // it came with the end; nothing was promised to it
+			}
+			return
+		case err != nil:
+			l.metrics.acceptErrors.Inc()
+			l.log.Warn("cannot accept connections: raise the limit of open files if that is the cause", "err", err, "retry", backoff)
+			if waitFor(l.accepting, nil, backoff) != nil {
+				return
+			}
+			backoff = min(2*backoff, mostBackoff)
+		default:
+			backoff = firstBackoff
+			l.admit(c)
+		}
+	}
+}
+
+// admit gives an accepted connection its place or closes it.
+func (l *Listener) admit(tc *net.TCPConn) {
+	c := &client{l: l, accepted: time.Now(), raw: &tcpConn{TCPConn: tc, remote: remoteOf(tc)}}
+	if l.limiter != nil && !l.limiter.Allow() {
+		c.shut(reasonRate)
+		return
+	}
+	l.mu.Lock()
+	full := l.cfg.MaxConnections > 0 && len(l.conns) >= l.cfg.MaxConnections
+	if !full {
+		l.conns[c] = struct{}{}
+	}
+	l.mu.Unlock()
+	if full {
+		c.shut(reasonMax)
+		return
+	}
+	l.metrics.open.Inc()
+	s, err := l.deps.Budget.acquire(l.accepting, c.evict)
+	if err != nil {
+		c.shut(reasonShutdown)
+		c.finish()
+		return
+	}
+	c.slot = s
+	c.raw.slot.Store(s)
+	l.clients.Go(c.run)
+}

@@ -1,0 +1,65 @@
+package listener
+
+import (
+	"io"
+	"net"
+	"net/netip"
+	"sync/atomic"
+)
+
+// tcpConn is a client's socket. It counts what is read until the client has
+// authenticated. It embeds *net.TCPConn, and not net.Conn, because net.Buffers
+// writes in one system call only to a connection that has that one's methods.
+type tcpConn struct {
+	*net.TCPConn
+	slot   atomic.Pointer[slot] // nil once the client has authenticated
+	remote netip.AddrPort
+	// ahead is what came in one read with the PROXY header; only the reader
+	// touches it.
+	ahead []byte
+}
+
+func (c *tcpConn) Read(p []byte) (int, error) {
+	if len(c.ahead) > 0 {
+		n := copy(p, c.ahead)
+		c.ahead = c.ahead[n:]
+		if len(c.ahead) == 0 {
+			c.ahead = nil
+		}
+		return n, nil
+	}
+	n, err := c.TCPConn.Read(p)
+	if s := c.slot.Load(); s != nil && n > 0 {
+		if err := s.add(n); err != nil {
+			return 0, err
+		}
+	}
+	return n, err
+}
+
+// WriteTo keeps io.Copy from going round Read.
+func (c *tcpConn) WriteTo(w io.Writer) (int64, error) {
+	return io.Copy(w, struct{ io.Reader }{c})
+}
+
+// RemoteAddr returns the client's address, that of the PROXY header if there
+// was one.
+func (c *tcpConn) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(c.remote) }
+
+// cut closes the socket without waiting for anything and without leaving it to
+// linger.
+func (c *tcpConn) cut() {
+	// An error of either means that the socket is closed already.
+	_ = c.SetLinger(0)
+	_ = c.TCPConn.Close()
+}
+
+// remoteOf returns the address of the socket's other end.
+func remoteOf(c *net.TCPConn) netip.AddrPort {
+	a, ok := c.RemoteAddr().(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	p := a.AddrPort()
+	return netip.AddrPortFrom(p.Addr().Unmap(), p.Port())
+}
