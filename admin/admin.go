@@ -1,0 +1,194 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/pires/go-proxyproto"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Config says where an Admin listens. An empty address opens nothing.
+type Config struct {
+	Socket       string // path of the Unix socket of the API
+	HealthListen string // host:port of the probes and metrics
+}
+
+// Deps are what an Admin serves.
+type Deps struct {
+	Backend  Backend
+	Health   Health
+	Gatherer prometheus.Gatherer
+	Logger   *slog.Logger
+}
+
+// Admin serves the API and the probes until Close.
+type Admin struct {
+	config  Config
+	log     *slog.Logger
+	health  net.Listener
+	socket  net.Listener
+	servers []*http.Server
+	serving sync.WaitGroup
+	stop    context.CancelFunc
+	closing sync.Once
+	err     error
+}
+
+// Bounds of one HTTP connection.
+const (
+	headerTimeout = 5 * time.Second
+	idleTimeout   = time.Minute
+	closeTimeout  = 3 * time.Second
+)
+
+// Open listens and serves. It fails where another process answers on the socket,
+// and takes the place of a socket that a dead one left.
+func Open(ctx context.Context, config Config, deps Deps) (*Admin, error) {
+	a := &Admin{config: config, log: deps.Logger}
+	// Requests outlive the context of Open but not Close.
+	base, stop := context.WithCancel(context.WithoutCancel(ctx))
+	a.stop = stop
+	if config.Socket != "" {
+		listener, err := listenUnix(ctx, config.Socket)
+		if err != nil {
+			stop()
+			return nil, err
+		}
+		a.socket = listener
+		a.serve(base, listener, a.apiHandler(deps.Backend))
+	}
+	if config.HealthListen != "" {
+		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", config.HealthListen)
+		if err != nil {
+			_ = a.Close()
+			return nil, fmt.Errorf("the health listener cannot be opened: set health.listen to a free address: %w", err)
+		}
+		a.health = listener
+		// Balancers put a PROXY header before their checks, or do not. What it
+		// says is of no use here.
+		optional := &proxyproto.Listener{
+			Listener:          listener,
+			ReadHeaderTimeout: headerTimeout,
+			ConnPolicy: func(proxyproto.ConnPolicyOptions) (proxyproto.Policy, error) {
+				return proxyproto.IGNORE, nil
+			},
+		}
+		a.serve(base, optional, probeHandler(deps.Health, deps.Gatherer))
+	}
+	return a, nil
+}
+
+// HealthAddr returns the address of the health listener, nil if there is none.
+func (a *Admin) HealthAddr() net.Addr {
+	if a.health == nil {
+		return nil
+	}
+	return a.health.Addr()
+}
+
+// Close ends requests under way after a short grace and frees the addresses.
+func (a *Admin) Close() error {
+	a.closing.Do(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+		defer cancel()
+		var errs []error
+		// Only those who wait on a context end by themselves: give the others
+		// the grace first.
+		for _, server := range a.servers {
+			if err := server.Shutdown(ctx); err != nil {
+				a.stop()
+				errs = append(errs, server.Close())
+			}
+		}
+		a.stop()
+		a.serving.Wait()
+		a.err = errors.Join(errs...)
+	})
+	return a.err
+}
+
+func (a *Admin) serve(base context.Context, listener net.Listener, handler http.Handler) {
+	server := &http.Server{
+		Handler:           handler,
+		BaseContext:       func(net.Listener) context.Context { return base },
+		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       time.Minute,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
+	}
+	a.servers = append(a.servers, server)
+	a.serving.Go(func() {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			a.log.Error("the admin listener ended: restart the node", "address", listener.Addr().String(), "err", err)
+		}
+	})
+}
+
+// listenUnix makes a socket that only its owner may open.
+func listenUnix(ctx context.Context, path string) (net.Listener, error) {
+	if conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "unix", path); err == nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("another node answers on %s: stop it, or give this one its own data directory", path)
+	} else if errors.Is(err, syscall.ECONNREFUSED) {
+		if err := os.Remove(path); err != nil {
+			return nil, fmt.Errorf("the admin socket that an ended process left cannot be removed: %w", err)
+		}
+	}
+	// Linux gives the file the mode of the unbound socket: nobody else can
+	// connect, not even between bind and a chmod.
+	private := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		var modeErr error
+		if err := raw.Control(func(fd uintptr) { modeErr = syscall.Fchmod(int(fd), 0o600) }); err != nil {
+			return err
+		}
+		return modeErr
+	}}
+	listener, err := private.Listen(ctx, "unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("the admin socket cannot be opened: set admin.socket to a path of at most 107 bytes in a directory of this user: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		_ = listener.Close()
+		return nil, fmt.Errorf("the admin socket cannot be made private: %w", err)
+	}
+	return listener, nil
+}
+
+// probeHandler serves the probes and the metrics.
+func probeHandler(health Health, gatherer prometheus.Gatherer) http.Handler {
+	mux := http.NewServeMux()
+	if health != nil {
+		mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) {
+			if err := health.Live(); err != nil {
+				writeError(w, &Error{Unavailable, err.Error()})
+				return
+			}
+			writeJSON(w, http.StatusOK, map[string]bool{"live": true})
+		})
+		mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+			ready, status := health.Ready(), http.StatusOK
+			if !ready.Ready() {
+				status = http.StatusServiceUnavailable
+			}
+			writeJSON(w, status, struct {
+				Ready bool `json:"ready"`
+				Readiness
+			}{ready.Ready(), ready})
+		})
+	}
+	if gatherer != nil {
+		mux.Handle("GET /metrics", promhttp.HandlerFor(gatherer, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
+	}
+	return mux
+}

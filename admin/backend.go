@@ -1,0 +1,328 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Backend is the node as the admin API uses it. Every method may block until ctx
+// ends; an error is an *Error where the operator can do something about it, and
+// its text is one sentence with cause and remedy. An interface that is nil makes
+// its operations answer Unavailable.
+type Backend struct {
+	Cluster  Cluster
+	Tokens   Tokens
+	Users    Users
+	Acls     Acls
+	Certs    Certs
+	Sessions Sessions
+}
+
+// Cluster tells of the members and lets them go.
+type Cluster interface {
+	Status(ctx context.Context) (Status, error)
+	// Leave removes a member from the cluster; this node drains first.
+	Leave(ctx context.Context, r LeaveRequest) (Change, error)
+	// Drain sends this node's clients away and refuses new ones until it is
+	// called with Off.
+	Drain(ctx context.Context, r DrainRequest) (DrainResult, error)
+}
+
+// Tokens are what a new node joins with.
+type Tokens interface {
+	CreateToken(ctx context.Context, r TokenRequest) (Token, error)
+	ListTokens(ctx context.Context) ([]TokenInfo, error)
+	RevokeToken(ctx context.Context, id string) (Change, error)
+}
+
+// Users are the people and devices with a password.
+type Users interface {
+	AddUser(ctx context.Context, r UserAdd) (Change, error)
+	SetUser(ctx context.Context, r UserSet) (Change, error)
+	RemoveUser(ctx context.Context, name string) (Change, error)
+	// ListUsers returns the users sorted by name; with a name only that one, or
+	// a NotFound error.
+	ListUsers(ctx context.Context, name string) ([]User, error)
+}
+
+// Acls say who may publish and subscribe to what.
+type Acls interface {
+	// SetAcl replaces the rules of a subject; no rules removes it.
+	SetAcl(ctx context.Context, r Acl) (Change, error)
+	// ListAcls returns the rules of the subject, or of all if it is empty.
+	ListAcls(ctx context.Context, subject string) ([]Acl, error)
+	ExplainAcl(ctx context.Context, q AclQuestion) (AclAnswer, error)
+}
+
+// Certs are the certificates of the cluster CA.
+type Certs interface {
+	IssueCert(ctx context.Context, r CertRequest) (IssuedCert, error)
+	ListCerts(ctx context.Context) ([]Cert, error)
+	// RevokeCert ends a certificate by its serial number, connected clients
+	// included.
+	RevokeCert(ctx context.Context, serial string) (Change, error)
+	// CA returns the PEM of the CAs that are trusted now.
+	CA(ctx context.Context) ([]byte, error)
+}
+
+// Sessions are the clients' sessions in the log.
+type Sessions interface {
+	// ListSessions returns at most r.Limit sessions sorted by client id.
+	ListSessions(ctx context.Context, r SessionRequest) ([]Session, error)
+	// EndSession removes a session and closes its connection.
+	EndSession(ctx context.Context, client string) (Change, error)
+}
+
+// Health is what the probes ask. Its methods must not block.
+type Health interface {
+	// Live returns why the process should be restarted, or nil.
+	Live() error
+	Ready() Readiness
+}
+
+// Readiness tells whether a balancer should send clients here.
+type Readiness struct {
+	Lease    bool     `json:"lease"`     // the leader's lease is held
+	CaughtUp bool     `json:"caught_up"` // apply is near the end of the log
+	Serving  bool     `json:"serving"`   // listeners are open and not draining
+	Reasons  []string `json:"reasons,omitempty"`
+}
+
+// Ready tells whether all holds.
+func (r Readiness) Ready() bool { return r.Lease && r.CaughtUp && r.Serving }
+
+// Change is the outcome of a change.
+type Change struct {
+	// Index is the log index of the change; 0 if it was so already.
+	Index uint64 `json:"index"`
+	// NotApplied names the leaseholders that had not applied the change when
+	// the call returned; they will, or lose their lease.
+	NotApplied []string `json:"not_applied"`
+}
+
+// Status is the cluster as one node sees it.
+type Status struct {
+	ClusterID    string `json:"cluster_id"`
+	ClusterName  string `json:"cluster_name"`
+	Node         string `json:"node"`
+	Version      string `json:"version"`
+	Leader       string `json:"leader"` // empty if unknown
+	Quorum       bool   `json:"quorum"`
+	Readiness    `json:"readiness"`
+	Draining     bool     `json:"draining"`
+	Term         uint64   `json:"term"`
+	LastIndex    uint64   `json:"last_index"`
+	CommitIndex  uint64   `json:"commit_index"`
+	AppliedIndex uint64   `json:"applied_index"`
+	Level        uint32   `json:"feature_level"`
+	Members      []Member `json:"members"`
+}
+
+// The roles of a Member.
+const (
+	RoleLeader   = "leader"
+	RoleVoter    = "voter"
+	RoleNonVoter = "non-voter"
+)
+
+// Member is one node of the cluster.
+type Member struct {
+	Node    string `json:"node"`
+	Address string `json:"address"`
+	Role    string `json:"role"`
+	Up      bool   `json:"up"`
+	// Lease is how much of its lease is left as the leader knows it, in
+	// milliseconds; -1 if this node cannot tell.
+	Lease   int64  `json:"lease_ms"`
+	Applied uint64 `json:"applied_index"`
+	Clients int    `json:"clients"`
+	Version string `json:"version"`
+}
+
+// LeaveRequest names the member that is to leave; empty: this node. Force
+// removes a member that is up.
+type LeaveRequest struct {
+	Node  string `json:"node"`
+	Force bool   `json:"force"`
+}
+
+// DrainRequest asks for a drain that takes no longer than Timeout (0: the
+// configured one), or ends it.
+type DrainRequest struct {
+	Timeout time.Duration `json:"timeout_ns"`
+	Off     bool          `json:"off"`
+}
+
+// DrainResult counts the clients.
+type DrainResult struct {
+	Sent int `json:"sent"` // told to go
+	Left int `json:"left"` // still connected
+}
+
+// TokenRequest asks for a join token. Zero means the default of 1 use and an
+// hour.
+type TokenRequest struct {
+	Uses int           `json:"uses"`
+	TTL  time.Duration `json:"ttl_ns"`
+}
+
+// Token is a new token: the only time that its secret is shown.
+type Token struct {
+	TokenInfo
+	Token       string `json:"token"`
+	JoinCommand string `json:"join_command"`
+	Change
+}
+
+// TokenInfo is a token without its secret.
+type TokenInfo struct {
+	ID        string    `json:"id"`
+	CreatedAt time.Time `json:"created_at"`
+	ExpiresAt time.Time `json:"expires_at"`
+	Uses      int       `json:"uses"` // allowed in all
+	Used      int       `json:"used"`
+}
+
+// UserAdd is a new user. Without a password it can only prove itself by a
+// certificate.
+type UserAdd struct {
+	Name     string   `json:"name"`
+	Password []byte   `json:"password,omitempty"`
+	Roles    []string `json:"roles,omitempty"`
+}
+
+// UserSet changes what is not nil of a user.
+type UserSet struct {
+	Name     string    `json:"name"`
+	Password []byte    `json:"password,omitempty"`
+	Disabled *bool     `json:"disabled,omitempty"`
+	Roles    *[]string `json:"roles,omitempty"`
+}
+
+// User is a user without the password's hash.
+type User struct {
+	Name        string   `json:"name"`
+	Disabled    bool     `json:"disabled"`
+	HasPassword bool     `json:"has_password"`
+	Roles       []string `json:"roles"`
+}
+
+// Acl is the rules of one subject: "user:NAME", "role:NAME" or "*". A rule is
+// text such as "allow publish sensors/%c/#".
+type Acl struct {
+	Subject string   `json:"subject"`
+	Rules   []string `json:"rules"`
+}
+
+// AclQuestion asks whether a user may do something.
+type AclQuestion struct {
+	User   string `json:"user"`
+	Client string `json:"client"`
+	Action string `json:"action"` // publish or subscribe
+	Topic  string `json:"topic"`  // a filter for subscribe
+}
+
+// AclAnswer is the outcome and the rule that decided; Rule and Subject are
+// empty where none matched.
+type AclAnswer struct {
+	Allowed bool   `json:"allowed"`
+	Subject string `json:"subject"`
+	Rule    string `json:"rule"`
+	Reason  string `json:"reason"`
+}
+
+// The algorithms of a CertRequest.
+const (
+	AlgorithmECDSA   = "ecdsa"
+	AlgorithmEd25519 = "ed25519"
+	AlgorithmRSA     = "rsa"
+)
+
+// CertRequest asks for a client certificate. Zero means the default of a year
+// and ECDSA P-256.
+type CertRequest struct {
+	Name      string        `json:"name"`
+	Lifetime  time.Duration `json:"lifetime_ns"`
+	Algorithm string        `json:"algorithm"`
+}
+
+// IssuedCert is a new certificate with its key, which is kept nowhere else.
+type IssuedCert struct {
+	Cert
+	CertPEM []byte `json:"cert_pem"`
+	KeyPEM  []byte `json:"key_pem"`
+	CAPEM   []byte `json:"ca_pem"`
+}
+
+// Cert is a certificate that the cluster CA issued.
+type Cert struct {
+	Serial    string    `json:"serial"` // hex
+	Subject   string    `json:"subject"`
+	Kind      string    `json:"kind"` // client, node or listener
+	NotBefore time.Time `json:"not_before"`
+	NotAfter  time.Time `json:"not_after"`
+	Revoked   bool      `json:"revoked"`
+}
+
+// SessionRequest asks for sessions whose client id begins with Prefix. Limit 0
+// is 1000.
+type SessionRequest struct {
+	Prefix string `json:"prefix"`
+	Limit  int    `json:"limit"`
+}
+
+// Session is a client's session.
+type Session struct {
+	Client        string `json:"client"`
+	User          string `json:"user"`
+	Node          string `json:"node"` // of its connection, empty if it has none
+	Address       string `json:"address"`
+	Protocol      int    `json:"protocol"`
+	Subscriptions int    `json:"subscriptions"`
+	Expiry        uint32 `json:"expiry_s"`
+}
+
+// Kind is what an Error means.
+type Kind string
+
+// The kinds of Error.
+const (
+	NotFound    Kind = "not_found"
+	Conflict    Kind = "conflict"    // it exists, or its state forbids it
+	Invalid     Kind = "invalid"     // the request makes no sense
+	Unavailable Kind = "unavailable" // no quorum, no lease: try again
+	Denied      Kind = "denied"
+	Internal    Kind = "internal"
+)
+
+// Error is an error for the operator: one sentence with cause and remedy.
+type Error struct {
+	Kind Kind   `json:"kind"`
+	Msg  string `json:"error"`
+}
+
+// Error returns the sentence.
+func (e *Error) Error() string { return e.Msg }
+
+// Is makes errors.Is tell an error by its kind.
+func (e *Error) Is(target error) bool {
+	switch target {
+	case ErrNotFound:
+		return e.Kind == NotFound
+	case ErrConflict:
+		return e.Kind == Conflict
+	case ErrUnavailable:
+		return e.Kind == Unavailable
+	}
+	return false
+}
+
+// What callers of Client tell apart.
+var (
+	ErrNotFound    = errors.New("not found")
+	ErrConflict    = errors.New("conflict")
+	ErrUnavailable = errors.New("unavailable")
+	// ErrNoNode: nothing listens on the socket.
+	ErrNoNode = errors.New("no node answers on the admin socket")
+)

@@ -1,0 +1,200 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+)
+
+// The operations of the API. Each is a POST of one JSON value to /v1/NAME; those
+// that change nothing also take a GET without a body.
+const (
+	opStatus      = "status"
+	opLeave       = "leave"
+	opDrain       = "drain"
+	opTokenCreate = "token/create"
+	opTokenList   = "token/list"
+	opTokenRevoke = "token/revoke"
+	opUserAdd     = "user/add"
+	opUserSet     = "user/set"
+	opUserRemove  = "user/remove"
+	opUserList    = "user/list"
+	opAclSet      = "acl/set"
+	opAclList     = "acl/list"
+	opAclExplain  = "acl/explain"
+	opCertIssue   = "cert/issue"
+	opCertList    = "cert/list"
+	opCertRevoke  = "cert/revoke"
+	opCA          = "cert/ca"
+	opSessionList = "session/list"
+	opSessionEnd  = "session/end"
+)
+
+// maxBody is the largest request and response, in bytes: a very long ACL, or
+// some 100,000 users.
+const maxBody = 16 << 20
+
+// named is a request that is one name.
+type named struct {
+	Name string `json:"name"`
+}
+
+// pemText is a response that is PEM.
+type pemText struct {
+	PEM []byte `json:"pem"`
+}
+
+// nothing is a request without content.
+type nothing struct{}
+
+// apiHandler serves the operations of b.
+func (a *Admin) apiHandler(b Backend) http.Handler {
+	mux := http.NewServeMux()
+	if c := b.Cluster; c != nil {
+		read(a, mux, opStatus, func(ctx context.Context, _ nothing) (Status, error) { return c.Status(ctx) })
+		change(a, mux, opLeave, c.Leave)
+		change(a, mux, opDrain, c.Drain)
+	}
+	if t := b.Tokens; t != nil {
+		change(a, mux, opTokenCreate, t.CreateToken)
+		read(a, mux, opTokenList, func(ctx context.Context, _ nothing) ([]TokenInfo, error) { return t.ListTokens(ctx) })
+		change(a, mux, opTokenRevoke, func(ctx context.Context, r named) (Change, error) { return t.RevokeToken(ctx, r.Name) })
+	}
+	if u := b.Users; u != nil {
+		change(a, mux, opUserAdd, func(ctx context.Context, r UserAdd) (Change, error) {
+			defer clear(r.Password)
+			return u.AddUser(ctx, r)
+		})
+		change(a, mux, opUserSet, func(ctx context.Context, r UserSet) (Change, error) {
+			defer clear(r.Password)
+			return u.SetUser(ctx, r)
+		})
+		change(a, mux, opUserRemove, func(ctx context.Context, r named) (Change, error) { return u.RemoveUser(ctx, r.Name) })
+		read(a, mux, opUserList, func(ctx context.Context, r named) ([]User, error) { return u.ListUsers(ctx, r.Name) })
+	}
+	if l := b.Acls; l != nil {
+		change(a, mux, opAclSet, l.SetAcl)
+		read(a, mux, opAclList, func(ctx context.Context, r named) ([]Acl, error) { return l.ListAcls(ctx, r.Name) })
+		read(a, mux, opAclExplain, l.ExplainAcl)
+	}
+	if c := b.Certs; c != nil {
+		change(a, mux, opCertIssue, c.IssueCert)
+		read(a, mux, opCertList, func(ctx context.Context, _ nothing) ([]Cert, error) { return c.ListCerts(ctx) })
+		change(a, mux, opCertRevoke, func(ctx context.Context, r named) (Change, error) { return c.RevokeCert(ctx, r.Name) })
+		read(a, mux, opCA, func(ctx context.Context, _ nothing) (pemText, error) {
+			text, err := c.CA(ctx)
+			return pemText{text}, err
+		})
+	}
+	if s := b.Sessions; s != nil {
+		read(a, mux, opSessionList, s.ListSessions)
+		change(a, mux, opSessionEnd, func(ctx context.Context, r named) (Change, error) { return s.EndSession(ctx, r.Name) })
+	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		writeError(w, &Error{NotFound, fmt.Sprintf("this node has no operation %s %s: use the mqcluster of the same version", r.Method, r.URL.Path)})
+	})
+	return mux
+}
+
+// read serves an operation that changes nothing.
+func read[Q, A any](a *Admin, mux *http.ServeMux, op string, do func(context.Context, Q) (A, error)) {
+	handler := handle(a, op, do)
+	mux.HandleFunc("GET /v1/"+op, handler)
+	mux.HandleFunc("POST /v1/"+op, handler)
+}
+
+// change serves an operation that changes something, and logs that it ran.
+func change[Q, A any](a *Admin, mux *http.ServeMux, op string, do func(context.Context, Q) (A, error)) {
+	mux.HandleFunc("POST /v1/"+op, handle(a, op, func(ctx context.Context, q Q) (A, error) {
+		answer, err := do(ctx, q)
+		if err != nil {
+			a.log.Warn("operator's change refused", "operation", op, "err", err)
+		} else {
+			a.log.Info("operator's change done", "operation", op)
+		}
+		return answer, err
+	}))
+}
+
+// handle decodes a request, calls do and encodes its answer or error.
+func handle[Q, A any](a *Admin, op string, do func(context.Context, Q) (A, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		var q Q
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+		if err == nil && len(bytes.TrimSpace(body)) > 0 {
+			err = decodeStrict(body, &q)
+		}
+		clear(body) // it may hold a password
+		if err != nil {
+			writeError(w, &Error{Invalid, fmt.Sprintf("the request of %s is not understood (%v): use the mqcluster of the same version", op, err)})
+			return
+		}
+		answer, err := do(r.Context(), q)
+		if err != nil {
+			writeError(w, asError(err))
+			return
+		}
+		writeJSON(w, http.StatusOK, answer)
+	}
+}
+
+// decodeStrict refuses unknown fields and anything after the value.
+func decodeStrict(text []byte, into any) error {
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(into); err != nil {
+		return err
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("there is more after its end")
+	}
+	return nil
+}
+
+// asError gives every error a kind.
+func asError(err error) *Error {
+	var known *Error
+	switch {
+	case errors.As(err, &known):
+		// What wraps an Error adds to its sentence.
+		return &Error{known.Kind, err.Error()}
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return &Error{Unavailable, "the node did not finish in time: look at mqcluster status and try again"}
+	}
+	return &Error{Internal, err.Error()}
+}
+
+func (k Kind) status() int {
+	switch k {
+	case NotFound:
+		return http.StatusNotFound
+	case Conflict:
+		return http.StatusConflict
+	case Invalid:
+		return http.StatusBadRequest
+	case Unavailable:
+		return http.StatusServiceUnavailable
+	case Denied:
+		return http.StatusForbidden
+	}
+	return http.StatusInternalServerError
+}
+
+func writeError(w http.ResponseWriter, err *Error) { writeJSON(w, err.Kind.status(), err) }
+
+func writeJSON(w http.ResponseWriter, status int, value any) {
+	text, err := json.Marshal(value)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	// The client is gone if this fails, and nobody else to tell.
+	_, _ = w.Write(append(text, '\n'))
+}
