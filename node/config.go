@@ -71,11 +71,11 @@ type LimitsConfig struct {
 	MaxStoredBytes             Size          `yaml:"max_stored_bytes" help:"bytes of queued messages in all; the oldest go first"`
 	MaxSubscriptions           int           `yaml:"max_subscriptions" help:"subscriptions of one session"`
 	MaxConnections             int           `yaml:"max_connections" help:"clients of this node; 0: as many as memory allows"`
-	ServerKeepAlive            time.Duration `yaml:"server_keep_alive" help:"keep alive that MQTT 5 clients are told to use; 0: their own"`
-	MaxKeepAlive               time.Duration `yaml:"max_keep_alive" help:"longest keep alive a client may ask for; 0: any"`
+	MaxKeepAlive               time.Duration `yaml:"max_keep_alive" help:"keep alive of clients that ask for a longer one or for none; 0: their choice"`
 	PersistentClientExpiration time.Duration `yaml:"persistent_client_expiration" help:"longest life of a session without a connection; 0: as the client asks"`
 	UnauthenticatedConnections int           `yaml:"unauthenticated_connections" help:"connections that have not authenticated yet, in all"`
 	ConnectTimeout             time.Duration `yaml:"connect_timeout" help:"time from the connection to a complete CONNECT"`
+	StallTimeout               time.Duration `yaml:"stall_timeout" help:"how long a client may leave its socket full"`
 }
 
 // AuthConfig is the cost of passwords.
@@ -99,6 +99,8 @@ type RaftConfig struct {
 type DrainConfig struct {
 	Timeout       time.Duration `yaml:"timeout" help:"time to send the clients away on shutdown"`
 	IsolatedAfter time.Duration `yaml:"isolated_after" help:"time without a lease after which the clients are sent away"`
+	Grace         time.Duration `yaml:"grace" help:"how long wills and sessions of drained clients wait at least"`
+	Reference     string        `yaml:"reference" help:"server reference told to MQTT 5 clients that are sent away"`
 }
 
 // The kinds of Listener.
@@ -173,6 +175,7 @@ func Defaults() Config {
 			MaxSubscriptions:           1000,
 			UnauthenticatedConnections: 1000,
 			ConnectTimeout:             10 * time.Second,
+			StallTimeout:               30 * time.Second,
 		},
 		Auth: AuthConfig{Argon2Memory: 19 * MiB, Argon2Time: 2},
 		Raft: RaftConfig{
@@ -183,6 +186,6 @@ func Defaults() Config {
 			SnapshotThreshold: 100_000,
 			TrailingLogs:      50_000,
 		},
-		Drain: DrainConfig{Timeout: 10 * time.Second, IsolatedAfter: 15 * time.Second},
+		Drain: DrainConfig{Timeout: 10 * time.Second, IsolatedAfter: 10 * time.Second, Grace: time.Minute},
 	}
 }

@@ -191,12 +191,10 @@ func (c *Config) checkLimits(v *validator) {
 	v.atLeast("limits.max_subscriptions", l.MaxSubscriptions, 1)
 	v.atLeast("limits.max_connections", l.MaxConnections, 0)
 	v.atLeast("limits.unauthenticated_connections", l.UnauthenticatedConnections, 1)
-	v.keepAlive("limits.server_keep_alive", l.ServerKeepAlive)
 	v.keepAlive("limits.max_keep_alive", l.MaxKeepAlive)
-	v.check(l.MaxKeepAlive == 0 || l.ServerKeepAlive <= l.MaxKeepAlive, "limits.server_keep_alive is %s, more than limits.max_keep_alive (%s): lower it",
-		FormatDuration(l.ServerKeepAlive), FormatDuration(l.MaxKeepAlive))
 	v.check(l.ConnectTimeout >= 100*time.Millisecond && l.ConnectTimeout <= 10*time.Minute,
 		"limits.connect_timeout is %s: write 100ms to 10m", FormatDuration(l.ConnectTimeout))
+	v.check(l.StallTimeout >= time.Second, "limits.stall_timeout is %s: write at least 1s", FormatDuration(l.StallTimeout))
 	a := &c.Auth
 	v.check(a.Argon2Memory >= 64*KiB && a.Argon2Memory <= 4*GiB, "auth.argon2_memory is %s: write 64KiB to 4GiB", a.Argon2Memory)
 	v.between("auth.argon2_time", a.Argon2Time, 1, 100)
@@ -213,6 +211,7 @@ func (c *Config) checkTiming(v *validator) {
 	v.atLeast("raft.snapshot_threshold", r.SnapshotThreshold, 64)
 	v.atLeast("raft.trailing_logs", r.TrailingLogs, 0)
 	v.check(c.Drain.IsolatedAfter > 0, "drain.isolated_after is 0: write how long clients may wait on a node without quorum")
+	v.check(c.Drain.Grace%time.Second == 0, "drain.grace is %s: write whole seconds", FormatDuration(c.Drain.Grace))
 }
 
 // warnings tells what works but should be known.
