@@ -1,0 +1,164 @@
+package bench
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// The scenarios.
+const (
+	FanIn     = "fanin"     // Clients publishers, one subscriber
+	FanOut    = "fanout"    // one publisher, Clients subscribers
+	Pairs     = "pairs"     // Clients publishers, each with its own subscriber
+	Rate      = "rate"      // pairs at a fixed total rate, for latency
+	Shared    = "shared"    // Clients publishers, one shared subscription of Members
+	Wildcards = "wildcards" // as pairs, all subscribers with wildcards, two hearing all
+	Connects  = "connect"   // connections made and closed
+	Idle      = "idle"      // memory of idle connections
+	Offline   = "offline"   // queues of absent persistent sessions, and their replay
+)
+
+// Scenarios returns the names of all scenarios.
+func Scenarios() []string {
+	return []string{FanIn, FanOut, Pairs, Rate, Shared, Wildcards, Connects, Idle, Offline}
+}
+
+// Unlimited as a Window lifts the limit of a QoS 0 run.
+const Unlimited = -1
+
+// NullAddress as the only address stands for a Null broker in this process.
+const NullAddress = "null"
+
+// Config says what to run. Fields left zero get the scenario's default.
+type Config struct {
+	Scenario string
+	// Addrs are host:port, used in turn. PubAddrs and SubAddrs, where given,
+	// replace them for publishers and subscribers.
+	Addrs, PubAddrs, SubAddrs []string
+	Version                   byte // 3 (MQTT 3.1), 4 (3.1.1) or 5
+	QoS                       byte
+	Size                      int // bytes of payload, at least 16
+	Clients                   int
+	Members                   int // of the shared subscription
+	// Count is how many messages each publisher sends (Connects: connections in
+	// all). Without it, publishers go on for Duration.
+	Count    int
+	Duration time.Duration
+	// Window is how many messages of one publisher may be under way: not yet
+	// acknowledged at QoS 1 and 2, not yet seen by the subscribers at QoS 0.
+	// Connects: how many connections at a time.
+	Window int
+	// Rate is messages per second of all publishers together.
+	Rate float64
+	// Batch is how many messages at most go into one write.
+	Batch      int
+	Persistent bool
+	// TLS is nil for plain TCP. Resume makes Connects resume TLS sessions.
+	TLS      *tls.Config
+	Resume   bool
+	Username string
+	Password string
+	// PIDs are processes whose CPU time and memory are measured.
+	PIDs []int
+	// Wait is how long nothing may arrive before the run gives up on the rest.
+	Wait time.Duration
+}
+
+// withDefaults returns c with the defaults of its scenario, or an error that
+// says what does not fit.
+func (c Config) withDefaults() (Config, error) {
+	if !slices.Contains(Scenarios(), c.Scenario) {
+		return c, fmt.Errorf("there is no scenario %q: use one of %s", c.Scenario, strings.Join(Scenarios(), ", "))
+	}
+	d := defaults(c.Scenario)
+	fill := func(v *int, def int) {
+		if *v == 0 {
+			*v = def
+		}
+	}
+	fill(&c.Clients, d.Clients)
+	fill(&c.Size, d.Size)
+	fill(&c.Members, 10)
+	fill(&c.Batch, d.Batch)
+	fill(&c.Window, d.Window)
+	if c.Window == 0 && c.QoS == 0 {
+		c.Window = 1000
+	}
+	fill(&c.Window, 100)
+	if c.Version == 0 {
+		c.Version = 4
+	}
+	if c.Rate == 0 {
+		c.Rate = d.Rate
+	}
+	if c.Count == 0 && c.Duration == 0 {
+		c.Count, c.Duration = d.Count, d.Duration
+	}
+	if c.Wait == 0 {
+		c.Wait = 5 * time.Second
+	}
+	if c.Rate > 0 { // at a slow pace silence means nothing
+		c.Wait = max(c.Wait, time.Duration(3*float64(time.Second)/c.Rate))
+	}
+	if len(c.PubAddrs) == 0 {
+		c.PubAddrs = c.Addrs
+	}
+	if len(c.SubAddrs) == 0 {
+		c.SubAddrs = c.Addrs
+	}
+	return c, c.validate()
+}
+
+// defaults returns what makes the scenario that of docs/benchmarks.md.
+func defaults(scenario string) Config {
+	d := Config{Clients: 100, Size: 64, Batch: 64, Duration: 5 * time.Second}
+	switch scenario {
+	case FanIn:
+		d.Clients, d.Size = 50, 16
+	case FanOut:
+		d.Clients = 500
+	case Rate:
+		d.Rate, d.Batch = 5000, 1
+	case Connects:
+		d.Count, d.Duration, d.Window = 1000, 0, 16
+	case Idle:
+		d.Clients, d.Window = 1000, 16
+	case Offline:
+		d.Clients, d.Count, d.Duration = 10, 1000, 0
+	}
+	return d
+}
+
+func (c Config) validate() error {
+	switch {
+	case len(c.PubAddrs) == 0 || len(c.SubAddrs) == 0:
+		return errors.New("no broker address is given: use --addr HOST:PORT, or --pub-addr and --sub-addr")
+	case c.Version < 3 || c.Version > 5:
+		return fmt.Errorf("MQTT version %d is none of 3 (3.1), 4 (3.1.1) and 5", c.Version)
+	case c.QoS > 2:
+		return fmt.Errorf("QoS %d is none of 0, 1 and 2", c.QoS)
+	case c.Size < headerSize:
+		return fmt.Errorf("a payload of %d bytes is too small: the accounting needs %d", c.Size, headerSize)
+	case c.Size > 16<<20:
+		return fmt.Errorf("a payload of %d bytes is larger than the 16 MiB that brokers take", c.Size)
+	case c.Clients < 1 || c.Members < 1 || c.Batch < 1:
+		return errors.New("clients, members and batch must be at least 1")
+	case c.Window < 1 && (c.QoS > 0 || c.Window != Unlimited):
+		return fmt.Errorf("a window of %d is not possible at QoS %d: use 1 to 65535, or -1 for no limit at QoS 0", c.Window, c.QoS)
+	case c.QoS > 0 && c.Window > 65535:
+		return fmt.Errorf("a window of %d is larger than the 65535 packet ids of MQTT", c.Window)
+	case c.Count < 0 || c.Duration < 0 || c.Rate < 0:
+		return errors.New("count, duration and rate must not be negative")
+	case c.Scenario == Offline && c.QoS == 0:
+		return errors.New("brokers queue nothing for absent clients at QoS 0: use --qos 1 or 2 with the offline scenario")
+	case c.Scenario == Offline && c.Count == 0:
+		return errors.New("the offline scenario needs a --count: it cannot tell when a queue is long enough")
+	case c.Resume && c.TLS == nil:
+		return errors.New("only TLS sessions can be resumed: give --cafile as well as --resume")
+	}
+	return nil
+}

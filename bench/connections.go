@@ -1,0 +1,154 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// connects makes connections and closes them again, Window at a time.
+func (r *run) connects(ctx context.Context) error {
+	c := &r.cfg
+	if c.Resume { // something to resume
+		if _, err := r.connectOnce(ctx, -1); err != nil {
+			return err
+		}
+	}
+	before, err := sample(c.PIDs)
+	if err != nil {
+		return err
+	}
+	r.begin(ctx)
+	n := c.Count
+	if n == 0 {
+		n = int(^uint32(0) >> 1)
+	}
+	var mu sync.Mutex
+	var times histogram
+	var made, resumed atomic.Int64
+	err = forEach(ctx, n, c.Window, func(ctx context.Context, i int) error {
+		if c.Duration > 0 && r.now() >= int64(c.Duration) {
+			return errOver
+		}
+		from := r.now()
+		again, err := r.connectOnce(ctx, i)
+		if err != nil {
+			return err
+		}
+		took := r.now() - from
+		made.Add(1)
+		if again {
+			resumed.Add(1)
+		}
+		mu.Lock()
+		times.add(took)
+		mu.Unlock()
+		return nil
+	})
+	if err != nil && !errors.Is(err, errOver) {
+		r.fail(err)
+	}
+	elapsed := time.Duration(r.now())
+	after, err := sample(c.PIDs)
+	if err != nil {
+		return err
+	}
+	r.close()
+	r.count(elapsed)
+	r.report.spent(before, after, made.Load())
+	r.report.Connections = &Connections{Made: made.Load(), Resumed: resumed.Load(),
+		Rate: float64(made.Load()) / elapsed.Seconds(), Handshake: times.quantiles()}
+	return r.verdict(ctx)
+}
+
+// errOver ends a storm whose time is up.
+var errOver = errors.New("over")
+
+func (r *run) connectOnce(ctx context.Context, i int) (resumed bool, err error) {
+	c := &r.cfg
+	addr := c.SubAddrs[max(i, 0)%len(c.SubAddrs)]
+	l, err := connect(ctx, c, addr, connectPacket(c, fmt.Sprintf("b%s-c%d", r.name, i), true, false))
+	if err != nil {
+		return false, err
+	}
+	l.Write([]byte{packetDisconnect << 4, 0})
+	return l.resumed, l.Close()
+}
+
+// settled is how little the memory of idle processes may still change in one
+// settleTick to be taken as settled.
+const (
+	settled    = 0.002
+	settleTick = 500 * time.Millisecond
+)
+
+// idle holds Clients connections and measures what they cost in memory.
+func (r *run) idle(ctx context.Context) error {
+	c := &r.cfg
+	before, err := sample(c.PIDs)
+	if err != nil {
+		return err
+	}
+	r.begin(ctx)
+	defer r.close()
+	held := make([]*link, c.Clients)
+	defer func() {
+		for _, l := range held {
+			if l != nil {
+				l.Close()
+			}
+		}
+	}()
+	err = forEach(ctx, c.Clients, c.Window, func(ctx context.Context, i int) error {
+		id := fmt.Sprintf("b%s-i%d", r.name, i)
+		l, err := connect(ctx, c, c.SubAddrs[i%len(c.SubAddrs)], connectPacket(c, id, !c.Persistent, c.Persistent))
+		held[i] = l
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	made := time.Duration(r.now())
+	after, err := r.settle(ctx)
+	if err != nil {
+		return err
+	}
+	var grown int64
+	for i := range before {
+		grown += after[i].rss - before[i].rss
+	}
+	r.count(made)
+	r.report.spent(before, after, 0)
+	r.report.Connections = &Connections{Made: int64(c.Clients), Bytes: float64(grown) / float64(c.Clients)}
+	return r.verdict(ctx)
+}
+
+// settle samples the processes until their memory stays as it is, for the
+// configured wait at most.
+func (r *run) settle(ctx context.Context) ([]usage, error) {
+	total := func(all []usage) (n int64) {
+		for _, u := range all {
+			n += u.rss
+		}
+		return n
+	}
+	last, err := sample(r.cfg.PIDs)
+	tick := time.NewTicker(settleTick)
+	defer tick.Stop()
+	for end := time.Now().Add(r.cfg.Wait); err == nil && time.Now().Before(end); {
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-tick.C:
+		}
+		was := total(last)
+		last, err = sample(r.cfg.PIDs)
+		if change := total(last) - was; float64(max(change, -change)) <= settled*float64(was) {
+			break
+		}
+	}
+	return last, err
+}
