@@ -50,6 +50,7 @@ const (
 	ReasonProtocolError      byte = 0x82
 	ReasonUnsupportedVersion byte = 0x84
 	ReasonClientIDNotValid   byte = 0x85
+	ReasonBadAuthMethod      byte = 0x8C
 	ReasonTopicNameInvalid   byte = 0x90
 	ReasonTopicAliasInvalid  byte = 0x94
 	ReasonPacketTooLarge     byte = 0x95

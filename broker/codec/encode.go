@@ -101,6 +101,10 @@ func encodeBody(p *packets.Packet, buf *bytes.Buffer) error {
 	case TypeDisconnect:
 		return p.DisconnectEncode(buf)
 	case TypeAuth:
+		if p.ReasonCode == 0 && p.Properties.AuthenticationMethod == "" {
+			p.FixedHeader.Encode(buf) // section 3.15.2.1
+			return nil
+		}
 		return p.AuthEncode(buf)
 	}
 	return &Error{ReasonMalformed, "no such packet type"}

@@ -188,6 +188,10 @@ func checkValue(id byte, k kind, v uint32, data []byte) error {
 		if id == propResponseTopic && hasWildcard(data) {
 			return protocolError("response topic has a wildcard in it") // [MQTT-3.3.2-14]
 		}
+		if id == propAuthMethod && len(data) == 0 {
+			// mochi's structures cannot tell it from none, and nobody knows it.
+			return &Error{ReasonBadAuthMethod, "authentication method is empty"}
+		}
 	case id == propReceiveMaximum:
 		return protocolError("receive maximum is 0") // MQTT 5, section 3.1.2.11.3
 	case id == propMaximumPacket:
