@@ -63,6 +63,9 @@ type applier struct {
 	err     error // the first of the batch
 	events  []Event
 	touched []*filter // postings may have become dead
+	// unread are the shared messages that are in the batch, where reads of the
+	// store do not see them yet.
+	unread map[*filter][]unreadPosting
 
 	index uint64
 	n     int // of the next item in the entry
@@ -204,6 +207,11 @@ func (a *applier) held(client string, epoch uint64, r *Result) *sess {
 // for twice.
 func (a *applier) nodeUp(c *logpb.NodeUp) {
 	m := a.members[c.Node]
+	if m == nil && len(a.members) == 0 {
+		// The first node of a new cluster admits itself.
+		m = &member{rec: &logpb.Member{Node: c.Node, Store: c.Store, Voter: true, JoinedAt: a.stamp}}
+		a.members[c.Node] = m
+	}
 	if m == nil || m.rec.Store != c.Store {
 		return
 	}

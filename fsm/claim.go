@@ -18,6 +18,10 @@ func (a *applier) claim(from owner, c *logpb.Claim, r *Result) {
 	if s != nil && s.rec.Owner != "" {
 		a.takeOver(s, c.CleanStart)
 	}
+	if s != nil && s.rec.Owner == "" && s.rec.Will != nil && (s.rec.Will.Delay == 0 || s.rec.Expiry == 0) {
+		// Only a drain lets such a will wait, for just this: the client is back.
+		s.rec.Will = nil
+	}
 	// A session that ends with its connection is not there for the next one
 	// [MQTT-3.1.2-6]; takeOver leaves the record of such a one in place.
 	if s != nil && (c.CleanStart || s.rec.Expiry == 0) {
@@ -26,7 +30,7 @@ func (a *applier) claim(from owner, c *logpb.Claim, r *Result) {
 	}
 	present := s != nil
 	if s == nil {
-		s = &sess{rec: &logpb.Session{Client: c.Client, Incarnation: uint64(r.Pos)}}
+		s = &sess{client: c.Client, rec: &logpb.Session{Client: c.Client, Incarnation: uint64(r.Pos)}}
 		s.cursor = r.Pos
 		a.addSession(s)
 		a.set(appendString(keyCursor, c.Client), uint64Value(uint64(s.cursor)))
@@ -235,8 +239,10 @@ func (a *applier) advance(s *sess, to session.Pos) {
 	}
 	s.cursor = to
 	a.set(appendString(keyCursor, s.rec.Client), uint64Value(uint64(to)))
-	for p := range s.outs {
-		if p <= to {
+	for p, o := range s.outs {
+		// One with its own copy of the message is not of the queue: a retained
+		// message on subscribe, which the cursor says nothing about.
+		if p <= to && (o.Message == nil || session.OutState(o.State) == session.OutDone) {
 			delete(s.outs, p)
 			a.del(outKey(s.rec.Client, p))
 		}

@@ -116,6 +116,11 @@ func Open(_ context.Context, cfg Config, deps Deps) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Without these a power loss can take a new directory away, flushed files
+	// and all.
+	if err := errors.Join(s.syncDir(cfg.Dir), s.syncDir(cfg.FS.PathDir(cfg.Dir))); err != nil {
+		return nil, errors.Join(fmt.Errorf("sync the state directory: %w", err), gen.db.Close())
+	}
 	s.install(gen, st)
 	if !cfg.KeepDead {
 		s.gc = startCollector(s)
@@ -241,7 +246,7 @@ func (s *Store) setCurrent(name string) error {
 		err = fs.Rename(path+".new", path)
 	}
 	if err == nil {
-		err = s.syncDir()
+		err = s.syncDir(s.cfg.Dir)
 	}
 	if err != nil {
 		return fmt.Errorf("write the state's %s file: %w", currentFile, err)
@@ -249,8 +254,8 @@ func (s *Store) setCurrent(name string) error {
 	return nil
 }
 
-func (s *Store) syncDir() error {
-	d, err := s.cfg.FS.OpenDir(s.cfg.Dir)
+func (s *Store) syncDir(dir string) error {
+	d, err := s.cfg.FS.OpenDir(dir)
 	if err != nil {
 		return err
 	}

@@ -39,7 +39,7 @@ type state struct {
 type table struct {
 	plain    *routing.Trie[*filter]
 	shared   *routing.Trie[[]*group] // by inner filter; slices never changed in place
-	sessions *sync.Map // client -> *sess
+	sessions *sync.Map               // client -> *sess
 	members  []*logpb.Member
 	certs    *sync.Map // serial -> *logpb.Cert
 }
@@ -57,8 +57,8 @@ func newState(node string) *state {
 		certs:    map[string]*logpb.Cert{},
 		settings: map[string]string{},
 		table: &table{
-			plain:    new(routing.Trie[*filter]),
-			shared:   new(routing.Trie[[]*group]),
+			plain:    routing.NewTrie[*filter](),
+			shared:   routing.NewTrie[[]*group](),
 			sessions: new(sync.Map),
 			certs:    new(sync.Map),
 		},
@@ -79,6 +79,7 @@ type owner struct {
 
 // sess is a session, connected or not.
 type sess struct {
+	client string
 	rec    *logpb.Session // without subscriptions and cursor
 	cursor session.Pos
 	owner  atomic.Pointer[owner] // nil: not connected

@@ -1,0 +1,99 @@
+package fsm
+
+import (
+	"github.com/mqcluster/mqcluster/fsm/logpb"
+	"google.golang.org/protobuf/proto"
+)
+
+// The methods below answer listings. They take the apply lock for as long as
+// they copy.
+
+// Users returns the users, by name.
+func (s *Store) Users() []*logpb.User {
+	return list(s, func(st *state) map[string]*logpb.User { return st.users })
+}
+
+// ACLs returns the rules of every subject that has some, by subject.
+func (s *Store) ACLs() []*logpb.Acl {
+	return list(s, func(st *state) map[string]*logpb.Acl { return st.acls })
+}
+
+// Tokens returns the join tokens, expired ones included, by id.
+func (s *Store) Tokens() []*logpb.Token {
+	return list(s, func(st *state) map[string]*logpb.Token { return st.tokens })
+}
+
+// Certs returns the certificates that the cluster issued, by serial number.
+func (s *Store) Certs() []*logpb.Cert {
+	return list(s, func(st *state) map[string]*logpb.Cert { return st.certs })
+}
+
+// list copies the values of a table in the order of their keys. The records are
+// replaced and not changed in place, so the pointers are enough.
+func list[T any](s *Store, of func(*state) map[string]T) []T {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := of(s.state)
+	out := make([]T, 0, len(m))
+	for _, k := range sortedKeys(m) {
+		out = append(out, m[k])
+	}
+	return out
+}
+
+// Setting returns a setting of the cluster.
+func (s *Store) Setting(key string) (string, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v, ok := s.state.settings[key]
+	return v, ok
+}
+
+// Revoked tells whether the certificate with this serial number, in hex, was
+// revoked. It does not block.
+func (s *Store) Revoked(serial string) bool {
+	c, ok := s.table.Load().certs.Load(serial)
+	return ok && c.(*logpb.Cert).Revoked
+}
+
+// Session returns a copy of a session's record with its subscriptions and
+// cursor, or nil.
+func (s *Store) Session(client string) *logpb.Session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o := s.state.sessions[client]
+	if o == nil {
+		return nil
+	}
+	rec := proto.CloneOf(o.rec)
+	rec.Cursor = uint64(o.cursor)
+	for _, n := range o.list() {
+		rec.Subscriptions = append(rec.Subscriptions, &logpb.SessionSubscription{
+			Subscription: &logpb.Subscription{
+				Filter: n.Filter, Qos: uint32(n.QoS), NoLocal: n.NoLocal,
+				RetainAsPublished: n.RetainAsPublished, RetainHandling: uint32(n.RetainHandling), Id: n.ID,
+			},
+			FilterId: n.filter.id, Since: uint64(n.since),
+		})
+	}
+	return rec
+}
+
+// Counts are the sizes of the state, for metrics and status.
+type Counts struct {
+	Sessions, Connected, Subscriptions, Filters, Groups int
+}
+
+// Counts walks the sessions under the apply lock.
+func (s *Store) Counts() Counts {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := Counts{Sessions: len(s.state.sessions), Filters: len(s.state.filters), Groups: len(s.state.groups)}
+	for _, o := range s.state.sessions {
+		if o.rec.Owner != "" {
+			c.Connected++
+		}
+		c.Subscriptions += len(o.list())
+	}
+	return c
+}

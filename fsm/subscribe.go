@@ -1,0 +1,169 @@
+package fsm
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/mqcluster/mqcluster/fsm/logpb"
+	"github.com/mqcluster/mqcluster/session"
+	"google.golang.org/protobuf/proto"
+)
+
+func (a *applier) subscribe(c *logpb.Subscribe, r *Result) {
+	s := a.held(c.Client, c.Epoch, r)
+	if s == nil {
+		return
+	}
+	for _, want := range c.Subscriptions {
+		n := &sub{Subscription: subscriptionOf(want), since: r.Pos}
+		old := s.find(n.Filter)
+		r.Existed = append(r.Existed, old != nil)
+		if old != nil {
+			n.filter = old.filter
+			// What waits for the client under the old options goes on waiting.
+			if old.QoS > 0 {
+				n.since = old.since
+			}
+		} else {
+			n.filter = a.fresh(n.Filter, a.lastFilter+1)
+			if n.filter.id > a.lastFilter {
+				a.lastFilter = n.filter.id
+				a.set([]byte(metaFilter), uint64Value(a.lastFilter))
+			}
+		}
+		a.attach(s, n)
+		a.setProto(subscriptionKey(c.Client, n.Filter), &logpb.SessionSubscription{
+			Subscription: want, FilterId: n.filter.id, Since: uint64(n.since),
+		})
+	}
+}
+
+func (a *applier) unsubscribe(c *logpb.Unsubscribe, r *Result) {
+	s := a.held(c.Client, c.Epoch, r)
+	if s == nil {
+		return
+	}
+	for _, f := range c.Filters {
+		old := s.find(f)
+		r.Found = append(r.Found, old != nil)
+		if old == nil {
+			continue
+		}
+		a.detach(s, old)
+		a.del(subscriptionKey(c.Client, f))
+		a.touched = append(a.touched, old.filter)
+		a.redistribute(s, []*sub{old}, true)
+	}
+}
+
+// redistribute gives what s was chosen for by shared subscriptions, and did not
+// acknowledge, to other members: to connected ones when s only lost its
+// connection, to any when its part has ended. A QoS 2 message whose delivery has
+// begun stays with its member [MQTT-4.8.2-5]. Others are posted anew, at a new
+// position, because the other member's cursor may be beyond the old one.
+func (a *applier) redistribute(s *sess, subs []*sub, ended bool) {
+	for _, n := range subs {
+		g := n.filter.group
+		if g == nil || n.QoS == 0 {
+			continue
+		}
+		for _, w := range a.waiting(n, s.cursor) {
+			if s.outs[w.pos] != nil {
+				continue
+			}
+			p := session.At(a.index, a.n)
+			to, ok := choose(g.list(), uint64(p), s)
+			if !ok || (!ended && to.sess.owner.Load() == nil) {
+				break
+			}
+			a.n++
+			if !ended {
+				a.del(postingKey(n.filter.id, w.pos))
+				s.rec.Inflight = withoutPos(s.rec.Inflight, uint64(w.pos))
+			}
+			if to.sub.QoS > 0 {
+				rec := proto.CloneOf(w.msg)
+				rec.Filters = nil
+				a.post(p, rec, []*filter{to.sub.filter})
+			}
+			if to.sess.rec.Owner == a.node {
+				a.emit(Event{Kind: EventAssigned, Client: to.sess.rec.Client, Pos: p})
+			}
+		}
+	}
+}
+
+func withoutPos(l []*logpb.Inflight, p uint64) []*logpb.Inflight {
+	for i, f := range l {
+		if f.Pos == p {
+			return append(l[:i:i], l[i+1:]...)
+		}
+	}
+	return l
+}
+
+// waiting returns the messages that n's client was chosen for after a position.
+func (a *applier) waiting(n *sub, after session.Pos) []unreadPosting {
+	var out []unreadPosting
+	after = max(after, n.since)
+	if session.Pos(n.filter.last.Load()) <= after {
+		return nil
+	}
+	err := eachPosting(a.db, n.filter.id, after, func(p session.Pos) (bool, error) {
+		m, err := readMessage(a.db, p)
+		if err == nil {
+			out = append(out, unreadPosting{p, m})
+		}
+		return true, err
+	})
+	if err != nil && a.err == nil {
+		a.err = err
+	}
+	for _, u := range a.unread[n.filter] {
+		if u.pos > after {
+			out = append(out, u)
+		}
+	}
+	return out
+}
+
+// eachPosting calls f for the postings of a filter after a position, in order,
+// until it returns false.
+func eachPosting(db pebble.Reader, filter uint64, after session.Pos, f func(session.Pos) (bool, error)) error {
+	it, err := db.NewIter(&pebble.IterOptions{LowerBound: postingKey(filter, after+1), UpperBound: postingKey(filter+1, 0)})
+	if err != nil {
+		return err
+	}
+	for ok := it.First(); ok; ok = it.Next() {
+		_, p, err := parsePosting(it.Key())
+		more := false
+		if err == nil {
+			more, err = f(p)
+		}
+		if err != nil {
+			return errors.Join(err, it.Close())
+		}
+		if !more {
+			break
+		}
+	}
+	return it.Close()
+}
+
+var errNoMessage = errors.New("a posting has no message")
+
+func readMessage(db pebble.Reader, p session.Pos) (*logpb.Message, error) {
+	v, closer, err := db.Get(messageKey(p))
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, fmt.Errorf("%w (%d.%d)", errNoMessage, p.Index(), p.Item())
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer closer.Close()
+	m := new(logpb.Message)
+	// Unmarshal aliases nothing: Go's protobuf copies bytes fields.
+	return m, proto.Unmarshal(bytes.Clone(v), m)
+}

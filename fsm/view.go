@@ -1,0 +1,152 @@
+package fsm
+
+import (
+	"errors"
+	"slices"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/mqcluster/mqcluster/fsm/logpb"
+	"github.com/mqcluster/mqcluster/routing"
+	"github.com/mqcluster/mqcluster/session"
+	"google.golang.org/protobuf/proto"
+)
+
+// view is a snapshot of the store. The subscriptions that Queue goes by are
+// those of the moment it is called: what was unsubscribed since is not owed any
+// more, and what was subscribed since has nothing in the snapshot.
+type view struct {
+	gen      *generation
+	snap     *pebble.Snapshot
+	table    *table
+	pos      session.Pos
+	stamp    int64
+	postings []owedPosting
+}
+
+// View returns the state as it is now. It does not block.
+func (s *Store) View() View {
+	for {
+		// In this order, so that pos is never beyond what the snapshot holds.
+		at, stamp, table := s.applied.Load(), s.stamp.Load(), s.table.Load()
+		gen := s.db.Load()
+		if !gen.acquire() {
+			continue // replaced by a restored snapshot just now
+		}
+		return &view{gen: gen, snap: gen.db.NewSnapshot(), table: table, pos: session.At(at+1, 0) - 1, stamp: stamp}
+	}
+}
+
+func (v *view) Pos() session.Pos { return v.pos }
+
+// Close is not idempotent.
+func (v *view) Close() error {
+	err := v.snap.Close()
+	v.gen.release()
+	return err
+}
+
+type owedPosting struct {
+	pos session.Pos
+	sub *sub
+}
+
+// Queue implements View. A chunk costs one seek for each filter of the session
+// that has anything after the position.
+func (v *view) Queue(dst []Queued, client string, after session.Pos, limit int) ([]Queued, error) {
+	found, ok := v.table.sessions.Load(client)
+	if !ok {
+		return dst, nil
+	}
+	s := found.(*sess)
+	v.postings = v.postings[:0]
+	for _, n := range s.list() {
+		from := max(after, n.since)
+		if n.QoS == 0 || session.Pos(n.filter.last.Load()) <= from {
+			continue
+		}
+		count := 0
+		err := eachPosting(v.snap, n.filter.id, from, func(p session.Pos) (bool, error) {
+			v.postings = append(v.postings, owedPosting{p, n})
+			count++
+			// One more than the limit can come from each filter and no more.
+			return count < limit, nil
+		})
+		if err != nil {
+			return dst, err
+		}
+	}
+	slices.SortStableFunc(v.postings, func(a, b owedPosting) int {
+		switch {
+		case a.pos < b.pos:
+			return -1
+		case a.pos > b.pos:
+			return 1
+		}
+		return 0
+	})
+	for i := 0; i < len(v.postings) && limit > 0; {
+		q := Queued{Pos: v.postings[i].pos}
+		for ; i < len(v.postings) && v.postings[i].pos == q.Pos; i++ {
+			q.Subscriptions = append(q.Subscriptions, v.postings[i].sub.Subscription)
+		}
+		m, err := readMessage(v.snap, q.Pos)
+		if errors.Is(err, errNoMessage) {
+			continue // collected since: the cursor has passed it
+		}
+		if err != nil {
+			return dst, err
+		}
+		q.Message = messageOf(m)
+		dst = append(dst, q)
+		limit--
+	}
+	return dst, nil
+}
+
+// Retained implements View, by seeks and not by a scan.
+func (v *view) Retained(filter string, upTo session.Pos, yield func(session.Pos, *session.Message) bool) error {
+	it, err := v.snap.NewIter(&pebble.IterOptions{LowerBound: []byte{keyRetained}, UpperBound: []byte{keyRetained + 1}})
+	if err != nil {
+		return err
+	}
+	scan := routing.NewTopicScan(filter)
+	seek := append([]byte{keyRetained}, scan.Start()...)
+	for ok := it.SeekGE(seek); ok; {
+		match, next, done := scan.Next(it.Key()[1:])
+		if match {
+			p, m, err := parseRetained(it.Value())
+			if err != nil {
+				return errors.Join(err, it.Close())
+			}
+			expired := m.ExpiresAt != 0 && m.ExpiresAt <= v.stamp
+			if p <= upTo && !expired && !yield(p, m) {
+				break
+			}
+		}
+		if done {
+			break
+		}
+		if next == nil {
+			ok = it.Next()
+		} else {
+			seek = append(append(seek[:0], keyRetained), next...)
+			ok = it.SeekGE(seek)
+		}
+	}
+	return it.Close()
+}
+
+func parseRetained(v []byte) (session.Pos, *session.Message, error) {
+	if len(v) < 8 {
+		return 0, nil, errors.New("a retained message is cut short")
+	}
+	p, err := parseUint64(v[:8])
+	if err != nil {
+		return 0, nil, err
+	}
+	rec := new(logpb.Message)
+	if err := proto.Unmarshal(v[8:], rec); err != nil {
+		return 0, nil, err
+	}
+	return session.Pos(p), messageOf(rec), nil
+}
