@@ -30,7 +30,7 @@ func parseCRLs(source string, data []byte, cas []*x509.Certificate, now time.Tim
 		}
 		list, err := x509.ParseRevocationList(block.Bytes)
 		if err != nil {
-			return nil, fmt.Errorf("a CRL in %s cannot be read (%w): make a new one with openssl ca -gencrl", source, err)
+			return nil, fmt.Errorf("a CRL in %s cannot be read (%w): make one of version 2 with openssl ca -gencrl", source, err)
 		}
 		issuer := signer(list, cas)
 		if issuer == nil {

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 )
@@ -89,7 +90,7 @@ func readPrivate(path string, exposed os.FileMode) ([]byte, error) { return read
 func readChecked(path string, exposed os.FileMode) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, fmt.Errorf("cannot read %s: %w", path, err)
+		return nil, openError(path, err)
 	}
 	defer func() { _ = f.Close() }() // opened for reading only
 	// The open file is asked, not the path: nobody can swap it in between.
@@ -108,6 +109,20 @@ func readChecked(path string, exposed os.FileMode) ([]byte, error) {
 		return nil, fmt.Errorf("file %s is larger than 1 MiB: name a file of PEM certificates or keys", path)
 	}
 	return data, nil
+}
+
+// openError says what to do about a file that cannot be opened. What comes back
+// matches fs.ErrNotExist and fs.ErrPermission as err does.
+func openError(path string, err error) error {
+	var pathErr *fs.PathError
+	if errors.As(err, &pathErr) {
+		err = pathErr.Err // the sentence has the path already
+	}
+	remedy := "check the path"
+	if errors.Is(err, fs.ErrPermission) {
+		remedy = "let the user that mqcluster runs as read it"
+	}
+	return fmt.Errorf("cannot read %s (%w): %s", path, err, remedy)
 }
 
 // parseCerts returns the certificates in data, in order; other PEM blocks are
