@@ -1,0 +1,331 @@
+package consensus
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/mqcluster/mqcluster/fsm"
+	"github.com/mqcluster/mqcluster/fsm/logpb"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// wire is a mesh without certificates: loopback connections whose first line
+// says who dials and what for.
+type wire struct {
+	mu    sync.Mutex
+	nodes map[string]*testNode
+	cut   map[string]bool
+	conns map[string]map[net.Conn]struct{} // by either end
+}
+
+func newWire() *wire {
+	return &wire{nodes: map[string]*testNode{}, cut: map[string]bool{}, conns: map[string]map[net.Conn]struct{}{}}
+}
+
+func (w *wire) hold(c net.Conn, ends ...string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, e := range ends {
+		if w.cut[e] {
+			return errors.Join(errors.New("cut"), c.Close())
+		}
+	}
+	for _, e := range ends {
+		if w.conns[e] == nil {
+			w.conns[e] = map[net.Conn]struct{}{}
+		}
+		w.conns[e][c] = struct{}{}
+	}
+	return nil
+}
+
+// isolate cuts a node off, or lets it back.
+func (w *wire) isolate(node string, cut bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.cut[node] = cut
+	if cut {
+		w.closeConns(node)
+	}
+}
+
+// hiccup closes every connection of a node.
+func (w *wire) hiccup(node string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.closeConns(node)
+}
+
+func (w *wire) closeConns(node string) {
+	for c := range w.conns[node] {
+		_ = c.Close()
+	}
+	w.conns[node] = nil
+}
+
+type dialer struct {
+	w    *wire
+	self string
+}
+
+func (d dialer) Dial(ctx context.Context, peer, proto string) (net.Conn, error) {
+	d.w.mu.Lock()
+	n := d.w.nodes[peer]
+	d.w.mu.Unlock()
+	if n == nil {
+		return nil, fmt.Errorf("no node %s", peer)
+	}
+	c, err := (&net.Dialer{}).DialContext(ctx, "tcp", n.listener.Addr().String())
+	if err != nil {
+		return nil, err
+	}
+	if err := d.w.hold(c, d.self, peer); err != nil {
+		return nil, err
+	}
+	if _, err := fmt.Fprintf(c, "%s %s\n", d.self, proto); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
+// testNode is a Consensus with a fake state behind a listener.
+type testNode struct {
+	name, dir string
+	listener  net.Listener
+	w         *wire
+	cfg       Config
+	due       atomic.Int64
+	fatal     atomic.Pointer[error]
+	secrets   atomic.Pointer[string]
+
+	*Consensus
+	fsm *fakeFSM
+	wg  sync.WaitGroup
+}
+
+type bufferedConn struct {
+	net.Conn
+	r *bufio.Reader
+}
+
+func (b bufferedConn) Read(p []byte) (int, error) { return b.r.Read(p) }
+
+func (n *testNode) serve() {
+	for {
+		c, err := n.listener.Accept()
+		if err != nil {
+			return
+		}
+		n.wg.Go(func() {
+			rd := bufio.NewReader(c)
+			line, err := rd.ReadString('\n')
+			peer, proto, _ := strings.Cut(strings.TrimSpace(line), " ")
+			if err != nil || n.w.hold(c, n.name, peer) != nil {
+				_ = c.Close()
+				return
+			}
+			conn := bufferedConn{c, rd}
+			switch proto {
+			case ProtoRaft:
+				n.AcceptRaft(peer, conn)
+			case ProtoPack:
+				n.AcceptPacks(peer, conn)
+			case ProtoLease:
+				n.AcceptLease(peer, conn)
+			}
+		})
+	}
+}
+
+func testConfig(dir, name string) Config {
+	return Config{
+		Dir: dir, Node: name, Store: "store-" + name, Address: name + ".test:7883",
+		HeartbeatTimeout: 200 * time.Millisecond, LeaderLease: 200 * time.Millisecond,
+		Lease: time.Second, GiveUp: 500 * time.Millisecond, Stall: 250 * time.Millisecond, Drain: time.Second,
+	}
+}
+
+type cluster struct {
+	t     testing.TB
+	w     *wire
+	nodes []*testNode
+}
+
+// newCluster starts n voters.
+func newCluster(t testing.TB, n int, adjust func(*Config)) *cluster {
+	t.Helper()
+	c := &cluster{t: t, w: newWire()}
+	var servers []Server
+	for i := range n {
+		name := fmt.Sprintf("n%d", i+1)
+		node := &testNode{name: name, dir: t.TempDir(), w: c.w}
+		node.cfg = testConfig(node.dir, name)
+		if adjust != nil {
+			adjust(&node.cfg)
+		}
+		servers = append(servers, Server{Node: name, Store: node.cfg.Store, Address: node.cfg.Address, Voter: true})
+		c.nodes = append(c.nodes, node)
+	}
+	if err := Bootstrap(c.nodes[0].cfg, servers); err != nil {
+		t.Fatal(err)
+	}
+	for _, node := range c.nodes {
+		c.start(node)
+	}
+	t.Cleanup(func() {
+		for _, node := range c.nodes {
+			node.halt(true)
+		}
+	})
+	return c
+}
+
+func (c *cluster) start(n *testNode) {
+	c.t.Helper()
+	var err error
+	if n.listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		c.t.Fatal(err)
+	}
+	if n.fsm == nil {
+		n.fsm = newFakeFSM(n.name)
+	}
+	var opened atomic.Pointer[Consensus]
+	n.fsm.observe = func(e fsm.Event) {
+		if c := opened.Load(); c != nil {
+			c.Applied(e)
+		}
+	}
+	n.Consensus, err = Open(context.Background(), n.cfg, Deps{
+		FSM: n.fsm, State: n.fsm, Network: dialer{c.w, n.name}, Logger: testLogger(n.name), Registerer: prometheus.NewRegistry(),
+		Fatal:     func(err error) { n.fatal.CompareAndSwap(nil, &err) },
+		Due:       func() (int64, bool) { d := n.due.Load(); return d, d != 0 },
+		OnSecrets: func(b []byte) { s := string(b); n.secrets.Store(&s) },
+	})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	opened.Store(n.Consensus)
+	c.w.mu.Lock()
+	c.w.nodes[n.name] = n
+	c.w.mu.Unlock()
+	n.wg.Go(n.serve)
+}
+
+// halt stops a node, orderly or as a crash: cut off first, handing over nothing.
+func (n *testNode) halt(orderly bool) {
+	if n.Consensus == nil {
+		return
+	}
+	if orderly {
+		_ = n.Close()
+	} else {
+		n.w.isolate(n.name, true)
+		n.closing.Do(func() { _ = n.stop() })
+	}
+	_ = n.listener.Close()
+	n.w.hiccup(n.name)
+	n.wg.Wait()
+	n.Consensus = nil
+	n.w.isolate(n.name, false)
+}
+
+// restart brings a halted node back, with its state or, as after a crash that
+// lost what was not flushed, without.
+func (c *cluster) restart(n *testNode, keep bool) {
+	if !keep {
+		n.fsm = nil
+	}
+	c.start(n)
+}
+
+func testLogger(name string) *slog.Logger {
+	level := slog.LevelError
+	if os.Getenv("CONSENSUS_LOG") != "" {
+		level = slog.LevelDebug
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})).With("node", name)
+}
+
+// eventually waits for a condition.
+func eventually(t testing.TB, what string, cond func() bool) {
+	t.Helper()
+	deadline := time.After(15 * time.Second)
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !cond() {
+		select {
+		case <-deadline:
+			t.Fatalf("never: %s", what)
+		case <-tick.C:
+		}
+	}
+}
+
+func (c *cluster) leader() *testNode {
+	c.t.Helper()
+	var l *testNode
+	eventually(c.t, "a leader", func() bool {
+		for _, n := range c.nodes {
+			if n.Consensus != nil && n.IsLeader() {
+				l = n
+				return true
+			}
+		}
+		return false
+	})
+	return l
+}
+
+func (c *cluster) followers() []*testNode {
+	l := c.leader()
+	var out []*testNode
+	for _, n := range c.nodes {
+		if n != l && n.Consensus != nil {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+func (c *cluster) leased() {
+	c.t.Helper()
+	eventually(c.t, "every node holds a lease", func() bool {
+		for _, n := range c.nodes {
+			if n.Consensus != nil && !n.Leased() {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+func publish(client string, n int) *logpb.Item {
+	return &logpb.Item{Kind: &logpb.Item_Publish{Publish: &logpb.Publish{
+		Client: client, Topic: "t", Qos: 1, Payload: fmt.Appendf(nil, "%06d", n),
+	}}}
+}
+
+// counts tells how often each item is among what a node applied.
+func counts(items []string) map[string]int {
+	m := map[string]int{}
+	for _, it := range items {
+		m[it]++
+	}
+	return m
+}
+
+func raftDB(n *testNode) string { return filepath.Join(n.dir, "raft.db") }

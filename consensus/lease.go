@@ -1,0 +1,366 @@
+package consensus
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A lease stream carries frames of a length and JSON: a few a second per node,
+// so that being easy to read and to extend counts for more than size.
+
+// maxLeaseFrame bounds a frame; secrets are some kilobytes.
+const maxLeaseFrame = 1 << 20
+
+// leaseRequest is a node's word to the leader: who it is and how far it is.
+type leaseRequest struct {
+	Seq uint64 `json:"seq"`
+	// Node is for people who read a capture; the certificate says who it is.
+	Node  string `json:"node"`
+	Store string `json:"store"`
+	// Nonce of the start that asks. The leader proposes NodeUp if the state knows
+	// another one, or none that is up.
+	Nonce       string `json:"nonce"`
+	Incarnation uint64 `json:"incarnation,omitempty"`
+	Applied     uint64 `json:"applied"`
+	Level       uint32 `json:"level"`
+	Version     string `json:"version"`
+	Secrets     int64  `json:"secrets,omitempty"` // version held
+	Wall        int64  `json:"wall"`              // ms
+}
+
+// leaseAnswer is the leader's word to a node.
+type leaseAnswer struct {
+	// Seq of the request; 0 for one that the leader sends unasked, because it
+	// waits for Want to be applied or has something new to hand down.
+	Seq uint64 `json:"seq,omitempty"`
+	// Granted, in ms, counts from when the request was sent; 0: no lease.
+	Granted     int64  `json:"granted,omitempty"`
+	Incarnation uint64 `json:"incarnation,omitempty"`
+	Term        uint64 `json:"term,omitempty"`
+	Commit      uint64 `json:"commit,omitempty"`
+	Want        uint64 `json:"want,omitempty"`
+	// SecretsVersion of Secrets, which is set where the node held another one.
+	SecretsVersion int64  `json:"secrets_version,omitempty"`
+	Secrets        []byte `json:"secrets,omitempty"`
+	Refused        string `json:"refused,omitempty"`
+}
+
+func writeJSON(conn net.Conn, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	if err := conn.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+		return err
+	}
+	_, err = conn.Write(append(appendLength(make([]byte, 0, 4+len(b)), len(b)), b...))
+	return err
+}
+
+func readJSON(conn net.Conn, rd *bufio.Reader, v any) error {
+	b, err := readFrame(conn, rd, 0, maxLeaseFrame)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(b, v)
+}
+
+// lessee is the node's side: it asks the leader for a lease again and again, and
+// for an incarnation when it has none.
+type lessee struct {
+	c *Consensus
+	// until is when the lease runs out on Consensus.now, 0: there is none. It is
+	// what Leased reads.
+	until atomic.Int64
+	again chan struct{} // ask now
+
+	mu          sync.Mutex
+	incarnation uint64 // ours
+	granted     uint64 // the incarnation that grantedTo is for
+	grantedTo   time.Duration
+	secrets     []byte
+	version     int64
+}
+
+func newLessee(c *Consensus) *lessee {
+	return &lessee{c: c, again: make(chan struct{}, 1)}
+}
+
+// Leased tells whether this node may accept and acknowledge. It is cheap.
+func (c *Consensus) Leased() bool {
+	until := c.lessee.until.Load()
+	return until != 0 && int64(c.now()) < until
+}
+
+func (c *Consensus) leaseLeft() time.Duration {
+	return max(0, time.Duration(c.lessee.until.Load())-c.now())
+}
+
+func (l *lessee) ask() {
+	select {
+	case l.again <- struct{}{}:
+	default:
+	}
+}
+
+// incarnated tells which incarnation the node has; a lease counts for that one
+// only.
+func (l *lessee) incarnated(incarnation uint64) {
+	l.mu.Lock()
+	l.incarnation = incarnation
+	l.settle()
+	l.mu.Unlock()
+	if incarnation == 0 {
+		l.ask()
+	}
+}
+
+// settle makes until follow from what was granted. mu is held.
+func (l *lessee) settle() {
+	if l.incarnation == 0 || l.granted != l.incarnation {
+		l.until.Store(0)
+		return
+	}
+	l.until.Store(int64(l.grantedTo))
+}
+
+// exchange is one way to talk to the leader: the leader's own granter, or a
+// stream.
+type exchange struct {
+	send    func(leaseRequest) error
+	answers <-chan leaseAnswer // closed when the exchange ends
+	close   func()
+}
+
+// run keeps an exchange with whoever leads.
+func (l *lessee) run() {
+	ctx := l.c.ctx
+	for ctx.Err() == nil {
+		leader, changed := l.c.leaderNow()
+		var x *exchange
+		var err error
+		switch {
+		case leader.node == "":
+		case leader.node == l.c.cfg.Node:
+			if lead := l.c.lead.Load(); lead != nil {
+				x = l.local(lead)
+			}
+		default:
+			x, err = l.dial(ctx, leader.node)
+		}
+		if x != nil {
+			l.keep(ctx, x, changed)
+			x.close()
+			// A leader that hangs up at once is not asked in a tight loop.
+			err = errors.New("the exchange ended")
+		}
+		wait := l.c.cfg.Renew
+		if err != nil {
+			l.c.log.Debug("no lease from the leader", "member", leader.node, "err", err)
+			wait /= 10
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+		case <-changed:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+// keep asks over x until it ends or the leader changes.
+func (l *lessee) keep(ctx context.Context, x *exchange, changed <-chan struct{}) {
+	var seq uint64
+	var sent time.Duration
+	var asked time.Time
+	waiting, more := false, false
+	send := func() bool {
+		if waiting {
+			more = true
+			return true
+		}
+		seq++
+		sent, asked, waiting, more = l.c.now(), time.Now(), true, false
+		return x.send(l.request(seq)) == nil
+	}
+	if !send() {
+		return
+	}
+	var want uint64
+	renew := time.NewTimer(l.c.cfg.Renew)
+	defer renew.Stop()
+	poll := time.NewTicker(wantPoll)
+	defer poll.Stop()
+	poll.Stop()
+	for {
+		ok := true
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+			return
+		case <-l.again:
+			ok = send()
+		case <-renew.C:
+			renew.Reset(l.c.cfg.Renew)
+			if !waiting {
+				ok = send()
+			} else if time.Since(asked) > l.c.cfg.Lease/2 {
+				return
+			}
+		case <-poll.C:
+			if l.c.deps.State.AppliedIndex() >= want {
+				poll.Stop()
+				ok = send()
+			}
+		case a, open := <-x.answers:
+			if !open {
+				return
+			}
+			if a.Seq == seq {
+				waiting = false
+				l.take(a, sent)
+			}
+			if a.Want > want {
+				want = a.Want
+				poll.Reset(wantPoll)
+			}
+			if more || (a.Seq == 0 && a.Want == 0) {
+				ok = send()
+			}
+		}
+		if !ok {
+			return
+		}
+	}
+}
+
+// wantPoll is how often a node looks whether it has applied what the leader
+// waits for.
+const wantPoll = 5 * time.Millisecond
+
+func (l *lessee) request(seq uint64) leaseRequest {
+	l.c.reconcile()
+	l.c.nodeMu.Lock()
+	nonce, incarnation := l.c.nonce, uint64(l.c.Incarnation())
+	l.c.nodeMu.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return leaseRequest{
+		Seq: seq, Node: l.c.cfg.Node, Store: l.c.cfg.Store, Nonce: nonce, Incarnation: incarnation,
+		Applied: l.c.deps.State.AppliedIndex(), Level: l.c.cfg.Level, Version: l.c.cfg.Version,
+		Secrets: l.version, Wall: time.Now().UnixMilli(),
+	}
+}
+
+// take acts on an answer to a request sent at the given time.
+func (l *lessee) take(a leaseAnswer, sent time.Duration) {
+	if a.Refused != "" {
+		l.c.log.Debug("lease refused", "err", a.Refused)
+	}
+	l.mu.Lock()
+	if a.Granted > 0 {
+		// An older leader's word may promise more than a later one's.
+		to := sent + time.Duration(a.Granted)*time.Millisecond
+		if a.Incarnation != l.granted || to > l.grantedTo {
+			l.granted, l.grantedTo = a.Incarnation, to
+		}
+		l.settle()
+	}
+	news := a.SecretsVersion != 0 && a.SecretsVersion != l.version && a.Secrets != nil
+	if news {
+		l.secrets, l.version = a.Secrets, a.SecretsVersion
+	}
+	l.mu.Unlock()
+	if news && l.c.deps.OnSecrets != nil {
+		l.c.deps.OnSecrets(a.Secrets)
+	}
+	l.c.reconcile()
+}
+
+// local is the exchange of the leader with itself.
+func (l *lessee) local(lead *leading) *exchange {
+	answers := make(chan leaseAnswer, 1)
+	ctx, cancel := context.WithCancel(lead.ctx)
+	return &exchange{
+		send: func(r leaseRequest) error {
+			l.c.wg.Go(func() {
+				a := l.c.granter.answer(ctx, lead, l.c.cfg.Node, r)
+				select {
+				case answers <- a:
+				case <-ctx.Done():
+				}
+			})
+			return nil
+		},
+		answers: answers,
+		close:   cancel,
+	}
+}
+
+// dial opens a stream to the leader.
+func (l *lessee) dial(ctx context.Context, leader string) (*exchange, error) {
+	dctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	conn, err := l.c.deps.Network.Dial(dctx, leader, ProtoLease)
+	if err != nil {
+		return nil, fmt.Errorf("dial the leader: %w", err)
+	}
+	answers := make(chan leaseAnswer)
+	ended := make(chan struct{})
+	l.c.wg.Go(func() {
+		defer close(answers)
+		rd := bufio.NewReader(conn)
+		for {
+			var a leaseAnswer
+			if err := readJSON(conn, rd, &a); err != nil {
+				return
+			}
+			select {
+			case answers <- a:
+			case <-ended:
+				return
+			}
+		}
+	})
+	return &exchange{
+		send:    func(r leaseRequest) error { return writeJSON(conn, r) },
+		answers: answers,
+		close: func() {
+			close(ended)
+			_ = conn.Close() // what it carried has its own deadlines
+		},
+	}, nil
+}
+
+// SetSecrets gives what every node is to hold in memory and never on disk. The
+// nodes get it with their next lease answer. Leader only; a later leader hands
+// on what it got.
+func (c *Consensus) SetSecrets(b []byte) error {
+	if !c.IsLeader() {
+		return ErrNotLeader
+	}
+	l := c.lessee
+	l.mu.Lock()
+	// Later than any version before, whoever made it.
+	l.secrets, l.version = b, max(l.version+1, time.Now().UnixNano())
+	l.mu.Unlock()
+	c.granter.pokeAll()
+	return nil
+}
+
+// Secrets returns what this node holds, nil for nothing yet.
+func (c *Consensus) Secrets() []byte {
+	l := c.lessee
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.secrets
+}
