@@ -148,11 +148,7 @@ func Covers(filter, sub string) bool {
 	if hidden(filter, sub) {
 		return false
 	}
-	if sub == "#" {
-		// The one pair of wildcards that look different and are the same: every
-		// topic has a first level.
-		return filter == "#" || filter == "+/#"
-	}
+	sub = longForm(sub)
 	fmore, smore := true, true
 	for fmore && smore {
 		var f, s string
@@ -166,6 +162,42 @@ func Covers(filter, sub string) bool {
 		}
 	}
 	return fmore == smore || fmore && filter == "#"
+}
+
+// Overlaps tells whether some topic is matched by both valid inner filters.
+func Overlaps(a, b string) bool {
+	if hidden(a, b) || hidden(b, a) {
+		return false
+	}
+	a, b = longForm(a), longForm(b)
+	for {
+		var la, lb string
+		var amore, bmore bool
+		la, a, amore = cutLevel(a)
+		lb, b, bmore = cutLevel(b)
+		switch {
+		case la == "#" || lb == "#":
+			return true
+		case la != lb && la != "+" && lb != "+":
+			return false
+		case !amore:
+			return !bmore || b == "#"
+		case !bmore:
+			return a == "#"
+		}
+	}
+}
+
+// longForm writes the two filters that have an equal of another form, because no
+// topic is empty, as the longer one.
+func longForm(filter string) string {
+	switch filter {
+	case "#":
+		return "+/#"
+	case "/#":
+		return "/+/#"
+	}
+	return filter
 }
 
 // hidden tells whether other, a topic or a filter, begins with $ and filter with

@@ -180,9 +180,9 @@ func TestMatchAgreesWithOracle(t *testing.T) {
 	})
 }
 
-// Over all topics of up to four levels of a small alphabet, Covers says exactly
-// what inclusion of the sets of matches is.
-func TestCoversIsInclusion(t *testing.T) {
+// Over all topics of up to four levels of a small alphabet, Covers and
+// Overlaps say exactly what inclusion and intersection of the matches are.
+func TestCoversAndOverlaps(t *testing.T) {
 	var topics []string
 	for n, last := 1, []string{"", "a", "b", "$s", "z"}; n <= 4; n++ {
 		topics = append(topics, last...)
@@ -197,7 +197,13 @@ func TestCoversIsInclusion(t *testing.T) {
 	topics = topics[1:] // the empty topic
 	rapid.Check(t, func(t *rapid.T) {
 		f, g := genShortFilter.Draw(t, "f"), genShortFilter.Draw(t, "g")
-		all := true
+		all, some := true, false
+		for _, topic := range topics {
+			some = some || oracle(g, topic) && oracle(f, topic)
+		}
+		if got := routing.Overlaps(f, g); got != some || got != routing.Overlaps(g, f) {
+			t.Fatalf("Overlaps(%q, %q) = %v, want %v", f, g, got, some)
+		}
 		for _, topic := range topics {
 			if oracle(g, topic) && !oracle(f, topic) {
 				all = false
