@@ -43,7 +43,11 @@ func ParsePublish(frame []byte, version byte, p *PublishPacket) error {
 	p.QoS = frame[0] >> 1 & 0x03
 
 	r := reader{b: b}
-	p.Topic = r.text()
+	p.Topic = r.bytes()
+	valid, wildcard := checkTopic(p.Topic)
+	if !valid {
+		return malformed("topic name is not UTF-8 or has U+0000 in it")
+	}
 	if p.QoS > 0 {
 		p.PacketID = r.packetID()
 	}
@@ -53,7 +57,7 @@ func ParsePublish(frame []byte, version byte, p *PublishPacket) error {
 	if r.err != nil {
 		return r.err
 	}
-	if hasWildcard(p.Topic) {
+	if wildcard {
 		return &Error{ReasonTopicNameInvalid, "topic name has a wildcard in it"} // [MQTT-3.3.2-2]
 	}
 	if len(p.Topic) == 0 && !p.HasAlias {
@@ -66,6 +70,10 @@ func ParsePublish(frame []byte, version byte, p *PublishPacket) error {
 // readProperties checks the properties and gathers those that travel with the
 // message.
 func (p *PublishPacket) readProperties(r *reader) {
+	if len(r.b) > 0 && r.b[0] == 0 {
+		r.b = r.b[1:] // none, as in most packets
+		return
+	}
 	ps := r.properties(inPublish)
 	whole := ps.b
 	start, end := 0, 0 // the forwardable ones so far, as long as nothing is between them

@@ -123,6 +123,20 @@ func hasWildcard(v []byte) bool {
 	return bytes.IndexByte(v, '+') >= 0 || bytes.IndexByte(v, '#') >= 0
 }
 
+// checkTopic is validText and hasWildcard in one pass over what most topic names
+// are: short and ASCII.
+func checkTopic(v []byte) (valid, wildcard bool) {
+	for i, c := range v {
+		switch {
+		case c >= utf8.RuneSelf || c == 0:
+			return validText(v[i:]), wildcard || hasWildcard(v[i:])
+		case c == '+' || c == '#':
+			wildcard = true
+		}
+	}
+	return true, wildcard
+}
+
 // varint decodes the variable byte integer at the start of b. n is its length,
 // 0 if b ends within it, -1 if it is too long or longer than it must be.
 func varint(b []byte) (v uint32, n int) {

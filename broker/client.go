@@ -1,0 +1,144 @@
+package broker
+
+import (
+	"crypto/x509"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+
+	"github.com/mqcluster/mqcluster/session"
+)
+
+// ConnInfo is what the listener knows of a connection.
+type ConnInfo struct {
+	Listener string
+	Remote   netip.AddrPort
+	// Certificates are the client's verified ones, leaf first.
+	Certificates []*x509.Certificate
+	// UserFromCert is the user name that the listener takes from the
+	// certificate; empty if it does not.
+	UserFromCert string
+	// AllowAnonymous lets in clients that present nothing at all; they have no
+	// user name, and the rights of everybody.
+	AllowAnonymous bool
+	// Greeted is called when a whole CONNECT came, Authenticated when it was
+	// accepted; either may be nil.
+	Greeted       func()
+	Authenticated func()
+}
+
+// client is one connection. The fields before mu are set while it connects and
+// not changed later, but where a comment says otherwise.
+type client struct {
+	b    *Broker
+	conn net.Conn
+	info ConnInfo
+	done chan struct{} // closed when Serve returns
+
+	id, user  string
+	version   byte
+	keepAlive int64 // ns with the half added; 0: none
+	problem   bool  // problem information is wanted
+	maxPacket int   // the client's; 0: no limit
+	window    int   // outgoing QoS 1 and 2 that may be unacknowledged
+	aliasMax  int   // outgoing topic aliases
+	epoch     uint64
+	logged    bool // all subscriptions belong into the log
+	horizon   session.Pos
+	// method is of enhanced authentication; the rest is its state, of the reader.
+	method         string
+	authData       []byte
+	authenticating bool
+	exchange       Exchange
+	expiry         uint32 // session expiry interval in force
+
+	in incoming // of the goroutine that reads
+
+	ready      atomic.Bool  // connected: keepAlive counts
+	lastIn     atomic.Int64 // tick of the last read
+	busy       atomic.Bool  // the reader is waiting for something else than the client
+	writeSince atomic.Int64 // tick at which a write began; 0: none
+	closeBy    atomic.Int64 // tick at which the connection is to be cut; 0: none
+	rights     atomic.Pointer[rightsAt]
+	aborted    sync.Once
+
+	// subs are the local subscriptions, by filter; under Broker.subMu.
+	subs     map[string]*subscription
+	detached bool
+
+	wg     sync.WaitGroup
+	markMu sync.Mutex  // orders the marks of outgoing QoS 2 messages; before mu
+	was    session.Pos // the cursor before the one last reported; under mu
+
+	mu   sync.Mutex
+	cond sync.Cond // what feeds and the reader wait on
+	out  outgoing  // under mu
+}
+
+type rightsAt struct {
+	version uint64
+	Rights
+}
+
+// may returns the client's rights under the policy of now.
+func (c *client) may() *rightsAt {
+	v := c.b.deps.Auth.Version()
+	if r := c.rights.Load(); r != nil && r.version == v {
+		return r
+	}
+	r := &rightsAt{v, c.b.deps.Auth.Rights(c.user, c.id)}
+	c.rights.Store(r)
+	return r
+}
+
+func newClient(b *Broker, conn net.Conn, info ConnInfo) *client {
+	c := &client{b: b, conn: conn, info: info, done: make(chan struct{})}
+	c.cond.L = &c.mu
+	c.lastIn.Store(b.tick.Load())
+	return c
+}
+
+// shutdown says how the server ends a connection.
+type shutdown struct {
+	reason byte
+	// lost: the session is another's already; nothing is released.
+	lost bool
+	// will and grace go into the Release.
+	will  bool
+	grace uint32
+	text  string
+}
+
+// shut lets the connection end: a DISCONNECT is written to a version 5 client
+// and the socket closed after it. It does not block. Only the first call
+// counts, but that a session is lost is always noted.
+func (c *client) shut(s shutdown) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s.lost {
+		c.out.lost = true
+	}
+	if c.out.closing || c.out.closed {
+		return
+	}
+	c.out.closing = true
+	c.out.end = s
+	c.out.drop()
+	if c.version == 5 && c.out.open {
+		c.out.control = appendDisconnect(c.out.control, c, s)
+	}
+	c.closeBy.Store(c.b.tick.Load() + int64(closeGrace))
+	c.cond.Broadcast()
+	c.wakeClosing()
+}
+
+// abort cuts the connection at once. It may block for as long as closing a
+// socket does.
+func (c *client) abort() { c.aborted.Do(func() { c.conn.Close() }) }
+
+// fail is shut for what the client did wrong.
+func (c *client) fail(reason byte, text string) {
+	c.b.m.protocolErrors.Inc()
+	c.shut(shutdown{reason: reason, text: text, will: true})
+}

@@ -1,0 +1,41 @@
+package broker
+
+import (
+	"context"
+	"time"
+)
+
+// Drain sends all clients away, spread over the time until ctx's deadline, and
+// waits until they have gone or ctx has ended. From its start no CONNECT is
+// accepted. Wills do not fire, and sessions do not end, before
+// Config.DrainGrace has passed in the log: clients that come back to another
+// node in time are missed by nobody.
+func (b *Broker) Drain(ctx context.Context) error {
+	b.draining.Store(true)
+	all := b.holders()
+	pause := time.Duration(0)
+	if d, ok := ctx.Deadline(); ok && len(all) > 0 {
+		// Half of the time for sending them away, half for their goodbyes.
+		pause = time.Until(d) / 2 / time.Duration(len(all))
+	}
+	next := time.Now()
+	for _, c := range all {
+		c.shut(b.sendAway())
+		next = next.Add(pause)
+		// Pauses too short to sleep are gathered.
+		if wait := time.Until(next); wait >= 5*time.Millisecond {
+			select {
+			case <-ctx.Done():
+			case <-time.After(wait):
+			}
+		}
+	}
+	for _, c := range all {
+		select {
+		case <-c.done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}

@@ -1,0 +1,107 @@
+package broker
+
+import (
+	"sync"
+	"time"
+
+	"github.com/mqcluster/mqcluster/fsm"
+	"github.com/mqcluster/mqcluster/fsm/logpb"
+)
+
+// progress gathers the connections whose cursors have moved.
+type progress struct {
+	mu    sync.Mutex
+	moved map[*client]struct{}
+	kick  chan struct{}
+}
+
+// add has what c's client acknowledged reported soon.
+func (p *progress) add(c *client) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.moved == nil {
+		p.moved = map[*client]struct{}{}
+	}
+	p.moved[c] = struct{}{}
+	select {
+	case p.kick <- struct{}{}:
+	default:
+	}
+}
+
+func (p *progress) take() map[*client]struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	m := p.moved
+	p.moved = nil
+	return m
+}
+
+// progressLoop reports cursors, all in one item, some time after the first of
+// them moved. A quiet node has no timer.
+func (b *Broker) progressLoop() {
+	for {
+		select {
+		case <-b.ctx.Done():
+			return
+		case <-b.progress.kick:
+		}
+		t := time.NewTimer(b.cfg.ProgressInterval)
+		select {
+		case <-b.ctx.Done():
+			t.Stop()
+			return
+		case <-t.C:
+		}
+		b.report()
+	}
+}
+
+// report submits the cursors that moved, after the QoS 2 states that led there.
+func (b *Broker) report() {
+	var list []*logpb.SessionProgress
+	var of []*client
+	for c := range b.progress.take() {
+		c.submitMarks()
+		if p := c.advance(); p != nil {
+			list = append(list, p)
+			of = append(of, c)
+		}
+	}
+	if len(list) == 0 {
+		return
+	}
+	item := &logpb.Item{Kind: &logpb.Item_Progress{Progress: &logpb.Progress{Sessions: list}}}
+	b.deps.Log.Submit(item, func(r fsm.Result) {
+		if r.Err == nil {
+			return
+		}
+		for i, c := range of {
+			c.unreport(list[i])
+		}
+	})
+}
+
+// advance returns the cursor of c if it moved since it was last reported.
+func (c *client) advance() *logpb.SessionProgress {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	o := &c.out
+	o.reported = false
+	p := o.position()
+	if o.closed || o.lost || p <= o.cursor {
+		return nil
+	}
+	c.was, o.cursor = o.cursor, p
+	return &logpb.SessionProgress{Client: c.id, Epoch: c.epoch, Cursor: uint64(p)}
+}
+
+// unreport has a cursor reported again that did not reach the log.
+func (c *client) unreport(p *logpb.SessionProgress) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if uint64(c.out.cursor) == p.Cursor && !c.out.closed {
+		c.out.cursor = c.was
+		c.moved()
+	}
+}

@@ -1,0 +1,325 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"net"
+	"time"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+	"github.com/mqcluster/mqcluster/broker/codec"
+	"github.com/mqcluster/mqcluster/fsm"
+	"github.com/mqcluster/mqcluster/fsm/logpb"
+)
+
+// smallBuf is what a quiet connection reads into. A client that fills it reads
+// into a pooled buffer of bufSize until it is quiet again.
+const smallBuf = 512
+
+// incoming is what the goroutine that reads knows.
+type incoming struct {
+	small  [smallBuf]byte
+	pooled *[]byte // what buf is of, if it is pooled
+	buf    []byte
+	r, w   int  // buf[r:w] is unread
+	full   bool // the last read filled buf
+	quiet  int  // reads in a row that a small buffer would have held
+
+	aliases map[uint16]string
+	topics  matcher
+	batch   batch
+	zeroLog bool // QoS 0 messages may be under way in the log
+	marks   bool // PUBRECs of this batch wait to be logged; under client.mu
+
+	connected  bool
+	disconnect bool // DISCONNECT came
+	release    *logpb.Release // what DISCONNECT says of it
+}
+
+// errDone ends a read loop in an orderly way.
+var errDone = errors.New("the connection has ended")
+
+// Serve serves conn until it is over, and closes it. It blocks.
+func (b *Broker) Serve(ctx context.Context, conn net.Conn, info ConnInfo) {
+	c := newClient(b, conn, info)
+	b.mu.Lock()
+	if b.closed {
+		b.mu.Unlock()
+		conn.Close()
+		return
+	}
+	b.conns[c] = struct{}{}
+	b.mu.Unlock()
+	b.n.sockets.Add(1)
+	stop := context.AfterFunc(ctx, func() { c.shut(b.sendAway()) })
+	defer func() {
+		stop()
+		b.mu.Lock()
+		delete(b.conns, c)
+		b.mu.Unlock()
+		close(c.done)
+	}()
+	defer c.finish()
+	defer c.recovered()
+	c.in.buf = c.in.small[:]
+	_ = conn.SetReadDeadline(time.Now().Add(b.cfg.ConnectTimeout))
+	if c.connect() != nil {
+		return
+	}
+	c.read()
+}
+
+// read handles packets until the connection ends.
+func (c *client) read() {
+	for {
+		err := c.handleAll()
+		c.flush()
+		if err != nil {
+			c.refuse(err)
+			return
+		}
+		if c.stopped() || c.receive() != nil {
+			return
+		}
+	}
+}
+
+// refuse ends the connection for what its client sent.
+func (c *client) refuse(err error) {
+	var e *codec.Error
+	if errors.As(err, &e) {
+		c.b.log.Debug("a client broke the protocol", "client", c.id, "err", err)
+		c.fail(e.Reason, e.Text)
+	}
+}
+
+// stopped tells whether the server is ending the connection.
+func (c *client) stopped() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.out.closing
+}
+
+// receive reads what has come, at least one byte.
+func (c *client) receive() error {
+	in := &c.in
+	c.makeRoom()
+	n, err := c.conn.Read(in.buf[in.w:])
+	c.lastIn.Store(c.b.tick.Load())
+	if n > 0 {
+		c.b.n.bytesIn.Add(int64(n))
+		in.w += n
+		in.full = in.w == len(in.buf)
+		if in.pooled != nil {
+			if n <= smallBuf/2 {
+				in.quiet++
+			} else {
+				in.quiet = 0
+			}
+		}
+		return nil
+	}
+	return err
+}
+
+// quietReads is after how many small reads a connection gives its large buffer
+// back.
+const quietReads = 16
+
+// makeRoom gives buf room for the next read, and its size the traffic's.
+func (c *client) makeRoom() {
+	in := &c.in
+	left := in.w - in.r
+	if in.r > 0 {
+		copy(in.buf, in.buf[in.r:in.w])
+		in.r, in.w = 0, left
+	}
+	switch {
+	case in.pooled != nil && in.quiet >= quietReads && left < smallBuf/2:
+		copy(in.small[:], in.buf[:left])
+		c.giveBack()
+		in.buf = in.small[:]
+	case len(in.buf) > bufSize && left == 0:
+		in.buf = in.small[:]
+	case in.full:
+		c.grow(left)
+	}
+}
+
+// grow makes buf larger by steps: what a packet announces costs nothing before
+// it comes.
+func (c *client) grow(left int) {
+	in := &c.in
+	if in.pooled == nil && len(in.buf) < bufSize && in.connected {
+		p := c.b.bufs.Get().(*[]byte)
+		big := (*p)[:cap(*p)]
+		copy(big, in.buf[:left])
+		in.pooled, in.buf, in.quiet = p, big, 0
+		return
+	}
+	if left < len(in.buf) {
+		return
+	}
+	big := make([]byte, min(max(2*len(in.buf), 2*smallBuf), c.b.cfg.MaxPacketSize+smallBuf))
+	copy(big, in.buf[:left])
+	c.giveBack()
+	in.buf = big
+}
+
+func (c *client) giveBack() {
+	in := &c.in
+	if in.pooled != nil {
+		c.b.bufs.Put(in.pooled)
+		in.pooled, in.quiet = nil, 0
+	}
+}
+
+// handleAll handles every whole packet in the buffer.
+func (c *client) handleAll() error {
+	in := &c.in
+	for in.r < in.w {
+		n, _, err := codec.ScanClient(in.buf[in.r:in.w], c.b.cfg.MaxPacketSize)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return nil
+		}
+		frame := in.buf[in.r : in.r+n]
+		in.r += n
+		if err := c.handle(frame); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// handle handles one packet. An error ends the connection.
+func (c *client) handle(frame []byte) error {
+	typ := codec.FrameType(frame)
+	switch typ {
+	case codec.TypePublish:
+		return c.publish(frame)
+	case codec.TypePuback, codec.TypePubrec, codec.TypePubrel, codec.TypePubcomp:
+		var a codec.AckPacket
+		if err := codec.ParseAck(frame, c.version, &a); err != nil {
+			return err
+		}
+		return c.handleAck(&a)
+	}
+	if typ == codec.TypePingreq && len(frame) == 2 {
+		c.reply(codec.AppendPingresp)
+		return nil
+	}
+	p, err := codec.Decode(frame, c.version)
+	if err != nil {
+		return err
+	}
+	switch typ {
+	case codec.TypeSubscribe:
+		c.flush()
+		return c.subscribe(p)
+	case codec.TypeUnsubscribe:
+		c.flush()
+		return c.unsubscribe(p)
+	case codec.TypeDisconnect:
+		return c.disconnected(p)
+	case codec.TypeAuth:
+		return c.reauthenticate(p)
+	default:
+		// A second CONNECT too [MQTT-3.1.0-2].
+		return &codec.Error{Reason: reasonProtocolError, Text: "a packet that may not come now"}
+	}
+}
+
+func (c *client) handleAck(a *codec.AckPacket) error {
+	switch a.Type {
+	case codec.TypePuback:
+		c.acknowledged(a.PacketID)
+	case codec.TypePubrec:
+		c.received(a.PacketID, a.Reason)
+	case codec.TypePubcomp:
+		c.completed(a.PacketID)
+	case codec.TypePubrel:
+		return c.released(a.PacketID)
+	}
+	return nil
+}
+
+// disconnected handles DISCONNECT.
+func (c *client) disconnected(p *packets.Packet) error {
+	rel := &logpb.Release{}
+	c.in.release = rel
+	if p.Properties.SessionExpiryIntervalFlag {
+		e := min(p.Properties.SessionExpiryInterval, c.b.cfg.MaxSessionExpiry)
+		if c.expiry == 0 && e != 0 {
+			// [MQTT-3.14.2-2], section 3.14.2.2.2
+			return &codec.Error{Reason: reasonProtocolError, Text: "DISCONNECT sets a session expiry where CONNECT set none"}
+		}
+		rel.Expiry = &e
+	}
+	c.in.disconnect = true
+	rel.Will = c.version == 5 && p.ReasonCode != reasonSuccess
+	return errDone
+}
+
+// finish takes the connection out of everything and releases its session.
+func (c *client) finish() {
+	if !c.in.connected {
+		c.endUnconnected()
+		return
+	}
+	b := c.b
+	rel := c.in.release
+	if rel == nil {
+		rel = &logpb.Release{}
+	}
+	c.mu.Lock()
+	o := &c.out
+	lost := o.lost
+	if !c.in.disconnect {
+		rel.Will = true
+		if o.closing {
+			rel.Will, rel.Grace = o.end.will, o.end.grace
+		}
+	}
+	rel.Client, rel.Epoch = c.id, c.epoch
+	rel.Cursor, rel.Inflight = uint64(o.position()), o.inflight()
+	// The writer still has to write DISCONNECT, and nothing else.
+	if !o.closing {
+		o.closing = true
+		o.drop()
+	}
+	c.cond.Broadcast()
+	c.mu.Unlock()
+	b.detach(c)
+	b.n.connected.Add(-1)
+	if !lost {
+		// Closing the last marks before the release keeps their order.
+		c.submitMarks()
+		b.deps.Log.Submit(&logpb.Item{Kind: &logpb.Item_Release{Release: rel}}, func(fsm.Result) {})
+	}
+	c.endUnconnected()
+}
+
+// endUnconnected closes the socket and waits for all that the connection
+// started.
+func (c *client) endUnconnected() {
+	c.mu.Lock()
+	o := &c.out
+	if !o.closing {
+		o.closing = true
+	}
+	c.closeBy.CompareAndSwap(0, c.b.tick.Load()+int64(closeGrace))
+	c.cond.Broadcast()
+	c.wakeClosing()
+	c.mu.Unlock()
+	c.wg.Wait()
+	c.linger()
+	c.mu.Lock()
+	o.closed = true
+	o.drop()
+	c.mu.Unlock()
+	c.giveBack()
+	c.in.buf = nil
+}

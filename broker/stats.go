@@ -1,0 +1,46 @@
+package broker
+
+import "sync/atomic"
+
+// counters are what Stats reports.
+type counters struct {
+	sockets, connects, refused, kicked, takenOver atomic.Int64
+	connected, peak                               atomic.Int64
+	subscriptions, sharedSubscriptions            atomic.Int64
+	in, out                                       [3]atomic.Int64 // messages by QoS
+	bytesIn, bytesOut, retained                   atomic.Int64
+}
+
+// Stats are counts since the start of the Broker, and sizes of now, of this
+// node alone.
+type Stats struct {
+	Connected, ConnectedMax            int64
+	Connects, Refused, TakenOver       int64
+	Subscriptions, SharedSubscriptions int64
+	// Filters are distinct ones.
+	Filters int64
+	// MessagesIn and MessagesOut are PUBLISH packets by QoS.
+	MessagesIn, MessagesOut [3]int64
+	BytesIn, BytesOut       int64
+	Dropped                 int64
+	Retained                int64 // retained messages sent to new subscriptions
+}
+
+// Stats returns the counts of now.
+func (b *Broker) Stats() Stats {
+	n := &b.n
+	b.subMu.Lock()
+	filters := int64(len(b.filters))
+	b.subMu.Unlock()
+	s := Stats{
+		Connected: n.connected.Load(), ConnectedMax: n.peak.Load(),
+		Connects: n.connects.Load(), Refused: n.refused.Load(), TakenOver: n.takenOver.Load(),
+		Subscriptions: n.subscriptions.Load(), SharedSubscriptions: n.sharedSubscriptions.Load(),
+		Filters: filters, BytesIn: n.bytesIn.Load(), BytesOut: n.bytesOut.Load(),
+		Dropped: b.m.drops.Load(), Retained: n.retained.Load(),
+	}
+	for q := range 3 {
+		s.MessagesIn[q], s.MessagesOut[q] = n.in[q].Load(), n.out[q].Load()
+	}
+	return s
+}

@@ -1,0 +1,244 @@
+package broker
+
+import (
+	"runtime/debug"
+	"time"
+
+	"github.com/mqcluster/mqcluster/broker/codec"
+)
+
+// bufSize is about how many bytes are written at once.
+const bufSize = 64 << 10
+
+// wake starts the writer if there is none. The caller holds c.mu.
+func (c *client) wake() {
+	o := &c.out
+	if o.writing || !o.open || o.closing || o.closed {
+		return
+	}
+	o.writing = true
+	c.wg.Go(c.write)
+}
+
+// wakeClosing is wake also before CONNACK, to close the socket.
+func (c *client) wakeClosing() {
+	o := &c.out
+	if o.writing || o.hung || o.closed {
+		return
+	}
+	o.writing = true
+	c.wg.Go(c.write)
+}
+
+// wakeIfSendable wakes the writer when an acknowledgement has made room.
+func (c *client) wakeIfSendable() {
+	o := &c.out
+	if o.queue.len() > 0 || o.sendable.len() > 0 || o.behind || len(o.feeds) > 0 {
+		c.wake()
+	}
+}
+
+// write is the writer: it lives while there is something to write.
+func (c *client) write() {
+	defer c.recovered()
+	buf := c.b.bufs.Get().(*[]byte)
+	b := (*buf)[:0]
+	for {
+		var w work
+		b, w = c.next(b[:0])
+		if len(b) > 0 && !c.send(b) || w == (work{}) && len(b) == 0 {
+			break
+		}
+		if w.marks {
+			c.submitMarks()
+		}
+		if w.read {
+			c.catchUp()
+		}
+		if w.close {
+			c.hangUp()
+			break
+		}
+	}
+	if cap(b) <= 2*bufSize {
+		*buf = b[:0]
+		c.b.bufs.Put(buf)
+	}
+}
+
+// work is what the writer has to do besides writing.
+type work struct{ marks, read, close bool }
+
+// next takes what is to be written now. With nothing to write and no work there
+// is no writer any more.
+func (c *client) next(b []byte) ([]byte, work) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	b = c.fill(b)
+	w := work{close: c.out.closing}
+	if !w.close {
+		w.marks = len(c.out.marking) > 0
+		w.read = len(b) < bufSize && c.mayRead()
+	}
+	if w.close || len(b) == 0 && w == (work{}) {
+		c.out.writing, c.out.hung = false, w.close
+	}
+	return b, w
+}
+
+// send writes b. Nothing bounds the write itself: the sweeper cuts a connection
+// whose socket stays full.
+func (c *client) send(b []byte) bool {
+	c.writeSince.Store(c.b.tick.Load())
+	n, err := c.conn.Write(b)
+	c.writeSince.Store(0)
+	c.b.n.bytesOut.Add(int64(n))
+	if err == nil {
+		return true
+	}
+	c.mu.Lock()
+	c.out.closing = true
+	c.out.drop()
+	c.out.control = nil
+	c.out.writing, c.out.hung = false, true
+	c.cond.Broadcast()
+	c.mu.Unlock()
+	c.abort()
+	return false
+}
+
+// hangUp ends the connection after what was written: the client sees the end of
+// the stream, and the reader stops. The socket is closed by linger, because
+// closing it while the client still sends would destroy what it has not read.
+func (c *client) hangUp() {
+	cw, ok := c.conn.(interface{ CloseWrite() error })
+	if !ok || cw.CloseWrite() != nil || c.conn.SetReadDeadline(time.Unix(1, 0)) != nil {
+		c.abort()
+	}
+}
+
+// linger reads what the client still sends until it closes its side, for a
+// short while.
+func (c *client) linger() {
+	defer c.abort()
+	if _, ok := c.conn.(interface{ CloseWrite() error }); !ok || c.conn.SetReadDeadline(time.Now().Add(lingerTime)) != nil {
+		return
+	}
+	buf := make([]byte, 512)
+	for {
+		if _, err := c.conn.Read(buf); err != nil {
+			return
+		}
+	}
+}
+
+// lingerTime is how long a client may take to close its side of a connection
+// that the server has ended.
+const lingerTime = 500 * time.Millisecond
+
+// fill takes what may be written now, about bufSize at most.
+func (c *client) fill(b []byte) []byte {
+	o := &c.out
+	if len(o.control) > 0 {
+		b = append(b, o.control...)
+		if cap(o.control) > 4<<10 {
+			o.control = nil
+		}
+		o.control = o.control[:0]
+	}
+	if o.closing {
+		return b
+	}
+	var sent [3]int
+	for o.sendable.len() > 0 && len(b) < bufSize {
+		m := o.sendable.pop()
+		b = c.encode(b, &m)
+		sent[2]++
+	}
+	for o.queue.len() > 0 && len(b) < bufSize && len(o.flights) < c.window {
+		m := o.queue.pop()
+		o.queueBytes -= m.m.Size()
+		if c.launch(&m) {
+			b = c.encode(b, &m)
+			sent[m.qos]++
+		}
+	}
+	for o.zero.len() > 0 && len(b) < bufSize {
+		p := o.zero.pop()
+		o.zeroCount -= p.n
+		o.zeroBytes -= p.size()
+		var n int
+		b, n = c.appendPiece(b, &p)
+		sent[0] += n
+	}
+	for q, n := range sent {
+		if n > 0 {
+			c.b.n.out[q].Add(int64(n))
+		}
+	}
+	if len(o.feeds) > 0 {
+		c.cond.Broadcast()
+	}
+	return b
+}
+
+// launch gives m a packet id and makes it one of the flights. It reports false
+// when m is not to be written now, or not at all.
+func (c *client) launch(m *message) bool {
+	o := &c.out
+	if m.m.ExpiresAt != 0 && m.m.ExpiresAt <= c.b.clock.millis() && m.id == 0 {
+		c.b.m.dropped(dropExpired, 1)
+		if m.owed {
+			c.settle(m.pos)
+		}
+		return false
+	}
+	resumed := m.id != 0
+	if !resumed {
+		m.id = o.nextID()
+	}
+	delete(o.taken, m.id)
+	o.fly(m.id, flight{pos: m.pos, qos: m.qos, owed: m.owed, logged: m.logged})
+	if m.logged && !resumed {
+		o.marking = append(o.marking, *m)
+		return false
+	}
+	return true
+}
+
+func (c *client) appendPiece(b []byte, p *piece) ([]byte, int) {
+	if p.m == nil {
+		return append(b, p.frames...), p.n
+	}
+	if p.m.ExpiresAt != 0 && p.m.ExpiresAt <= c.b.clock.millis() {
+		c.b.m.dropped(dropExpired, 1)
+		return b, 0
+	}
+	o := codec.PublishOptions{Retain: p.retain, SubscriptionIDs: p.ids}
+	c.remaining(p.m, &o)
+	c.alias(p.m.Topic, &o)
+	return codec.AppendPublish(b, c.version, p.m, o), 1
+}
+
+// reply queues a packet that nothing holds back, and has it written.
+func (c *client) reply(f func(dst []byte) []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.out.closing || c.out.closed {
+		return
+	}
+	c.out.control = f(c.out.control)
+	c.wake()
+}
+
+// recovered ends this connection, and nothing else, when a goroutine of it
+// panics.
+func (c *client) recovered() {
+	r := recover()
+	if r == nil {
+		return
+	}
+	c.b.m.panics.Inc()
+	c.b.log.Error("a connection panicked and was closed", "client", c.id, "err", r, "stack", string(debug.Stack()))
+	c.abort()
+}
