@@ -1,0 +1,126 @@
+package listener
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// holder is what a slot evicts.
+type holder struct{ why error }
+
+func (h *holder) evict(err error) { h.why = err }
+
+// take acquires a slot that must be free.
+func take(t *testing.T, b *Budget) (*slot, *holder) {
+	t.Helper()
+	h := &holder{}
+	s, err := b.acquire(t.Context(), h.evict)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, h
+}
+
+func TestBudgetOldestMakesRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBudget(2, 1<<20)
+		_, h1 := take(t, b)
+		time.Sleep(300 * time.Millisecond)
+		_, h2 := take(t, b)
+		start := time.Now()
+		take(t, b)
+		if d := time.Since(start); d != 700*time.Millisecond || h1.why != errEvicted || h2.why != nil {
+			t.Errorf("after %v: first %v, second %v", d, h1.why, h2.why)
+		}
+		if n, _ := b.Used(); n != 2 {
+			t.Errorf("%d connections", n)
+		}
+	})
+}
+
+// One that has sent its CONNECT is waited for.
+func TestBudgetSparesGreeted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBudget(1, 1<<20)
+		s1, h1 := take(t, b)
+		s1.greeted()
+		time.AfterFunc(time.Minute, s1.release)
+		start := time.Now()
+		take(t, b)
+		if d := time.Since(start); d != time.Minute || h1.why != nil {
+			t.Errorf("after %v: %v", d, h1.why)
+		}
+		s1.release() // a second time
+		if n, _ := b.Used(); n != 1 {
+			t.Errorf("%d connections", n)
+		}
+	})
+}
+
+func TestBudgetAcquireEndsWithContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBudget(1, 1<<20)
+		s, _ := take(t, b)
+		s.greeted()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := b.acquire(ctx, func(error) {}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("acquire: %v", err)
+		}
+	})
+}
+
+func TestBudgetBytes(t *testing.T) {
+	b := NewBudget(10, 1000)
+	small, hs := take(t, b)
+	large, hl := take(t, b)
+	silent, hq := take(t, b)
+	for _, err := range []error{small.add(200), large.add(700), silent.add(100)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The one that sent most goes, not the one that sends next.
+	if err := silent.add(1); err != nil || hl.why != errEvicted || hs.why != nil || hq.why != nil {
+		t.Errorf("%v; large %v, small %v, silent %v", err, hl.why, hs.why, hq.why)
+	}
+	if err := large.add(1); err != errEvicted {
+		t.Errorf("an evicted one reads on: %v", err)
+	}
+	if n, bytes := b.Used(); n != 2 || bytes != 301 {
+		t.Errorf("%d connections, %d bytes", n, bytes)
+	}
+	if err := small.add(900); err != errEvicted || hs.why != errEvicted {
+		t.Errorf("the greediest sends: %v, %v", err, hs.why)
+	}
+	// What has authenticated is counted no more.
+	silent.release()
+	if err := silent.add(5000); err != nil {
+		t.Error(err)
+	}
+	if n, bytes := b.Used(); n != 0 || bytes != 0 {
+		t.Errorf("%d connections, %d bytes", n, bytes)
+	}
+}
+
+func TestBudgetOneConnection(t *testing.T) {
+	b := NewBudget(10, 1<<30)
+	s, h := take(t, b)
+	if err := s.add(handshakeLimit); err != nil {
+		t.Error(err)
+	}
+	if err := s.add(1); err != errTooMuch || h.why != errTooMuch {
+		t.Errorf("over the handshake's limit: %v, %v", err, h.why)
+	}
+	s, _ = take(t, b)
+	s.shaken()
+	if err := s.add(connectLimit); err != nil {
+		t.Error(err)
+	}
+	if err := s.add(1); err != errTooMuch {
+		t.Errorf("over the limit: %v", err)
+	}
+}
