@@ -248,12 +248,10 @@ func TestMatchDoesNotAllocate(t *testing.T) {
 	}
 }
 
-// A million subscriptions, one topic of each of a million devices.
+// Subscriptions of one topic of each of very many devices; a million of them take
+// four times as much, 207 MB.
 func TestTrieMemory(t *testing.T) {
-	if testing.Short() {
-		t.Skip("a second")
-	}
-	const n = 1_000_000
+	const n = 250_000
 	filters := make([]string, n)
 	for i := range filters {
 		filters[i] = fmt.Sprintf("park/devices/%07d/command", i)
@@ -265,10 +263,10 @@ func TestTrieMemory(t *testing.T) {
 			tx.Set(f, nil)
 		}
 	})
-	used := (heap() - before) >> 20
-	t.Logf("%d MB for %d filters", used, tr.Load().Len())
-	if used > 300 {
-		t.Errorf("a million filters take %d MB", used)
+	each := (heap() - before) / n
+	t.Logf("%d bytes a filter", each)
+	if each > 300 {
+		t.Errorf("a filter takes %d bytes", each)
 	}
 	runtime.KeepAlive(filters)
 	runtime.KeepAlive(tr)
