@@ -49,9 +49,7 @@ func (s *Store) ApplyBatch(logs []*raft.Log) []any {
 	if s.gc != nil {
 		s.gc.touch(a.touched)
 	}
-	if len(a.events) > 0 {
-		s.deps.Observe(a.events)
-	}
+	s.deps.Observe(a.events)
 	return make([]any, len(logs))
 }
 

@@ -51,7 +51,8 @@ type Config struct {
 type Deps struct {
 	Logger *slog.Logger
 	// Observe gets the events of entries after they are in the store, on the
-	// goroutine that applies. It must not block nor keep the slice.
+	// goroutine that applies; it is called for entries without events as well. It
+	// must not block nor keep the slice.
 	Observe func([]Event)
 	// Halt ends the process: an entry could not be applied or stored, and to go
 	// on would be to diverge. It does not return.

@@ -1,6 +1,8 @@
 package fsm
 
 import (
+	"strings"
+
 	"github.com/mqcluster/mqcluster/fsm/logpb"
 	"google.golang.org/protobuf/proto"
 )
@@ -96,4 +98,38 @@ func (s *Store) Counts() Counts {
 		c.Subscriptions += len(o.list())
 	}
 	return c
+}
+
+// Sessions returns at most limit sessions whose client id begins with prefix, by
+// client id.
+func (s *Store) Sessions(prefix string, limit int) []*logpb.Session {
+	s.mu.Lock()
+	var names []string
+	for _, k := range sortedKeys(s.state.sessions) {
+		if strings.HasPrefix(k, prefix) && len(names) < limit {
+			names = append(names, k)
+		}
+	}
+	s.mu.Unlock()
+	out := make([]*logpb.Session, 0, len(names))
+	for _, k := range names {
+		if r := s.Session(k); r != nil {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// ConnectedUsers returns the user of every client that has its connection on the
+// node.
+func (s *Store) ConnectedUsers(node string) map[string]string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := map[string]string{}
+	for client, o := range s.state.sessions {
+		if o.rec.Owner == node {
+			out[client] = o.rec.User
+		}
+	}
+	return out
 }
