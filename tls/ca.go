@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+	"unicode/utf8"
 )
 
 // The files of a cluster CA and of a node's identity, all in one directory or in
@@ -212,7 +213,7 @@ func (ca *CA) sign(l leaf, pub crypto.PublicKey, now time.Time) (*x509.Certifica
 	if l.lifetime <= 0 {
 		return nil, fmt.Errorf("a lifetime of %s makes no certificate: choose a longer one", l.lifetime)
 	}
-	if err := checkTime(ca.cert, "the cluster CA's certificate", now); err != nil {
+	if err := checkTime(ca.cert, "the cluster CA", now); err != nil {
 		return nil, err
 	}
 	end := now.Add(l.lifetime)
@@ -221,7 +222,7 @@ func (ca *CA) sign(l leaf, pub crypto.PublicKey, now time.Time) (*x509.Certifica
 	}
 	template := &x509.Certificate{
 		// The serial number is left to x509: random, 20 octets.
-		Subject:               pkix.Name{Organization: []string{"mqcluster"}, CommonName: l.entity.name},
+		Subject:               pkix.Name{Organization: []string{"mqcluster"}},
 		NotBefore:             now.Add(-backdate),
 		NotAfter:              end,
 		URIs:                  []*url.URL{l.entity.uri()},
@@ -230,6 +231,9 @@ func (ca *CA) sign(l leaf, pub crypto.PublicKey, now time.Time) (*x509.Certifica
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:           l.usages,
 		BasicConstraintsValid: true,
+	}
+	if utf8.RuneCountInString(l.entity.name) <= maxCommonName {
+		template.Subject.CommonName = l.entity.name
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, ca.cert, pub, ca.key)
 	if err != nil {
@@ -242,13 +246,13 @@ func (ca *CA) sign(l leaf, pub crypto.PublicKey, now time.Time) (*x509.Certifica
 	return cert, nil
 }
 
-// checkTime tells in a sentence that begins with what whether cert is valid now.
+// checkTime tells whether cert is valid now; what says whose it is.
 func checkTime(cert *x509.Certificate, what string, now time.Time) error {
 	switch {
 	case now.After(cert.NotAfter):
-		return failf(ErrExpired, "%s expired: certificate expired since %s, replace it with a new one", what, stamp(cert.NotAfter))
+		return failf(ErrExpired, "certificate expired since %s (%s): replace it with a new one", stamp(cert.NotAfter), what)
 	case now.Before(cert.NotBefore):
-		return failf(ErrNotYetValid, "%s is not valid yet: certificate valid only from %s, check this machine's clock", what, stamp(cert.NotBefore))
+		return failf(ErrNotYetValid, "certificate valid only from %s (%s): wait until then, or correct this machine's clock", stamp(cert.NotBefore), what)
 	}
 	return nil
 }

@@ -70,7 +70,7 @@ func explainInvalid(e x509.CertificateInvalidError) error {
 	who := "the certificate of " + subjectOf(e.Cert)
 	switch e.Reason {
 	case x509.Expired:
-		if err := checkTime(e.Cert, who, time.Now()); err != nil {
+		if err := checkTime(e.Cert, subjectOf(e.Cert), time.Now()); err != nil {
 			return err
 		}
 	case x509.IncompatibleUsage:

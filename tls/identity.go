@@ -147,7 +147,7 @@ func check(m Material, clusterID string) (*credentials, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	if err := checkTime(own, "the certificate of node "+id, time.Now()); err != nil {
+	if err := checkTime(own, "node "+id, time.Now()); err != nil {
 		return nil, "", err
 	}
 	c := &credentials{source: m, leaf: own, cas: cas, roots: x509.NewCertPool()}

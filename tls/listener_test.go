@@ -182,7 +182,7 @@ func TestOpenListenerRefuses(t *testing.T) {
 		kind   error
 		says   string
 	}{
-		"expired":        {func(c *ListenerConfig) { c.CertFile, c.KeyFile = write("o.crt", oldCert), write("o.key", oldKey) }, ErrExpired, "o.crt expired: certificate expired since"},
+		"expired":        {func(c *ListenerConfig) { c.CertFile, c.KeyFile = write("o.crt", oldCert), write("o.key", oldKey) }, ErrExpired, "certificate expired since"},
 		"client's":       {func(c *ListenerConfig) { c.CertFile, c.KeyFile = write("c.crt", clientCert), write("c.key", clientKey) }, ErrWrongKind, "not for servers"},
 		"other key":      {func(c *ListenerConfig) { c.KeyFile = fixture(t, dir, "ec-pkcs8.key") }, ErrKeyMismatch, "does not belong to the certificate"},
 		"issuer first":   {func(c *ListenerConfig) { c.CertFile = write("w.crt", read(c.ClientCAFile), server) }, ErrKeyMismatch, "put the server's certificate first"},

@@ -106,15 +106,19 @@ func checkID(what, id string) error {
 	return nil
 }
 
+// maxCommonName is what a certificate's common name may have, in characters
+// (RFC 5280 appendix A).
+const maxCommonName = 64
+
 // checkUserName refuses names that an MQTT user name or a certificate's common
-// name (64 characters, RFC 5280 appendix A) cannot hold.
+// name cannot hold.
 func checkUserName(name string) error {
 	switch {
 	case name == "":
 		return failf(ErrWrongName, "the certificate has an empty name: give it a user name")
 	case !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl):
 		return failf(ErrWrongName, "the name %q holds characters that a user name cannot have: use printable UTF-8", name)
-	case utf8.RuneCountInString(name) > 64:
+	case utf8.RuneCountInString(name) > maxCommonName:
 		return failf(ErrWrongName, "the name %.20q... is longer than the 64 characters that a certificate's name may have: choose a shorter one", name)
 	}
 	return nil

@@ -83,7 +83,7 @@ func TestParseKey(t *testing.T) {
 	cert := must(parseCerts("f", must(os.ReadFile("testdata/openssl/device.crt"))))[0]
 	for _, name := range []string{
 		"ec-sec1.key", "ec-pkcs8.key", "ec-default.key", "ec-aes128-sha1.key", "ec-aes192-sha512.key",
-		"ec-des3.key", "ec-scrypt.key", "ec-legacy.key",
+		"ec-des3.key", "ec-scrypt.key", "ec-legacy.key", "ec-cheap.key",
 	} {
 		t.Run(name, func(t *testing.T) {
 			data := must(os.ReadFile(filepath.Join("testdata", "openssl", name)))
@@ -114,13 +114,13 @@ func TestParseKey(t *testing.T) {
 }
 
 func FuzzParseKey(f *testing.F) {
-	for _, name := range []string{"ec-default.key", "ec-aes128-sha1.key", "ec-scrypt.key", "ec-pbes1.key", "ec-des3.key"} {
+	for _, name := range []string{"ec-default.key", "ec-aes128-sha1.key", "ec-scrypt.key", "ec-pbes1.key", "ec-des3.key", "ec-cheap.key"} {
 		block, _ := pem.Decode(must(os.ReadFile(filepath.Join("testdata", "openssl", name))))
 		f.Add(block.Bytes)
 	}
 	f.Fuzz(func(t *testing.T, der []byte) {
 		p, err := parsePBES2(der)
-		if err != nil || p.cost > 1<<15 {
+		if err != nil || p.cost > 1000 {
 			return // the cost is the file owner's choice, within bounds
 		}
 		_, _ = p.decrypt([]byte("open sesame"))

@@ -27,7 +27,7 @@ const pemEncrypted = "ENCRYPTED PRIVATE KEY"
 const (
 	maxIterations   = 10_000_000
 	maxScryptMemory = 256 << 20 // bytes: 128 * N * r
-	maxScryptWork   = 1 << 22   // N * p
+	maxScryptWork   = 1 << 25   // N * r * p
 )
 
 var errPassphrase = errors.New("wrong passphrase")
@@ -66,7 +66,7 @@ func decryptBlock(source string, block *pem.Block, pass []byte) ([]byte, error) 
 // (RFC 8018 section 6.2), read but not yet decrypted.
 type pbes2 struct {
 	derive func(pass []byte) ([]byte, error)
-	cost   int
+	cost   int // of derive: iterations, or N * r * p
 	block  func(key []byte) (cipher.Block, error)
 	iv     []byte
 	data   []byte
@@ -218,12 +218,12 @@ func (p *pbes2) setScrypt(der []byte, size int) error {
 		return err
 	}
 	n, r, par := params.N, params.R, params.P
-	ok := n > 1 && r > 0 && par > 0 && n <= maxScryptMemory/128 && r <= maxScryptMemory/128/n && par <= maxScryptWork/n &&
+	ok := n > 1 && r > 0 && par > 0 && n <= maxScryptMemory/128 && r <= maxScryptMemory/128/n && par <= maxScryptWork/(n*r) &&
 		(params.KeyLength == 0 || params.KeyLength == size)
 	if !ok {
 		return fmt.Errorf("its scrypt parameters are out of range (N %d, r %d, p %d)", n, r, par)
 	}
-	p.cost = n * par
+	p.cost = n * r * par
 	p.derive = func(pass []byte) ([]byte, error) { return scrypt.Key(pass, params.Salt, n, r, par, size) }
 	return nil
 }

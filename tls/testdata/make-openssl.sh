@@ -58,6 +58,7 @@ openssl pkcs8 -topk8 -in ec-sec1.key -passout "$P" -v2 aes-192-cbc -v2prf hmacWi
 openssl pkcs8 -topk8 -in ec-sec1.key -passout "$P" -v2 des3 -out ec-des3.key
 openssl pkcs8 -topk8 -in ec-sec1.key -passout "$P" -scrypt -out ec-scrypt.key
 openssl pkcs8 -topk8 -in ec-sec1.key -passout "$P" -v1 PBE-SHA1-3DES -out ec-pbes1.key
+openssl pkcs8 -topk8 -in ec-sec1.key -passout "$P" -iter 2 -out ec-cheap.key
 openssl ec -in ec-sec1.key -aes256 -passout "$P" -out ec-legacy.key
 openssl ca -config ca.cnf -cert ca.crt -keyfile ca.key -gencrl -out none-revoked.crl
 openssl ca -config ca.cnf -cert ca.crt -keyfile ca.key -revoke device.crt
