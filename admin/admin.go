@@ -17,13 +17,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// Config says where an Admin listens. An empty address opens nothing.
+// Config says where a Server listens. An empty address opens nothing.
 type Config struct {
 	Socket       string // path of the Unix socket of the API
 	HealthListen string // host:port of the probes and metrics
 }
 
-// Deps are what an Admin serves.
+// Deps are what a Server serves.
 type Deps struct {
 	Backend  Backend
 	Health   Health
@@ -31,9 +31,8 @@ type Deps struct {
 	Logger   *slog.Logger
 }
 
-// Admin serves the API and the probes until Close.
-type Admin struct {
-	config  Config
+// Server serves the API and the probes until Close.
+type Server struct {
 	log     *slog.Logger
 	health  net.Listener
 	socket  net.Listener
@@ -53,27 +52,27 @@ const (
 
 // Open listens and serves. It fails where another process answers on the socket,
 // and takes the place of a socket that a dead one left.
-func Open(ctx context.Context, config Config, deps Deps) (*Admin, error) {
-	a := &Admin{config: config, log: deps.Logger}
+func Open(ctx context.Context, config Config, deps Deps) (*Server, error) {
+	s := &Server{log: deps.Logger}
 	// Requests outlive the context of Open but not Close.
 	base, stop := context.WithCancel(context.WithoutCancel(ctx))
-	a.stop = stop
+	s.stop = stop
 	if config.Socket != "" {
 		listener, err := listenUnix(ctx, config.Socket)
 		if err != nil {
 			stop()
 			return nil, err
 		}
-		a.socket = listener
-		a.serve(base, listener, a.apiHandler(deps.Backend))
+		s.socket = listener
+		s.serve(base, listener, s.apiHandler(deps.Backend))
 	}
 	if config.HealthListen != "" {
 		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", config.HealthListen)
 		if err != nil {
-			_ = a.Close()
+			_ = s.Close()
 			return nil, fmt.Errorf("the health listener cannot be opened: set health.listen to a free address: %w", err)
 		}
-		a.health = listener
+		s.health = listener
 		// Balancers put a PROXY header before their checks, or do not. What it
 		// says is of no use here.
 		optional := &proxyproto.Listener{
@@ -83,41 +82,41 @@ func Open(ctx context.Context, config Config, deps Deps) (*Admin, error) {
 				return proxyproto.IGNORE, nil
 			},
 		}
-		a.serve(base, optional, probeHandler(deps.Health, deps.Gatherer))
+		s.serve(base, optional, probeHandler(deps.Health, deps.Gatherer))
 	}
-	return a, nil
+	return s, nil
 }
 
 // HealthAddr returns the address of the health listener, nil if there is none.
-func (a *Admin) HealthAddr() net.Addr {
-	if a.health == nil {
+func (s *Server) HealthAddr() net.Addr {
+	if s.health == nil {
 		return nil
 	}
-	return a.health.Addr()
+	return s.health.Addr()
 }
 
 // Close ends requests under way after a short grace and frees the addresses.
-func (a *Admin) Close() error {
-	a.closing.Do(func() {
+func (s *Server) Close() error {
+	s.closing.Do(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 		defer cancel()
 		var errs []error
 		// Only those who wait on a context end by themselves: give the others
 		// the grace first.
-		for _, server := range a.servers {
+		for _, server := range s.servers {
 			if err := server.Shutdown(ctx); err != nil {
-				a.stop()
+				s.stop()
 				errs = append(errs, server.Close())
 			}
 		}
-		a.stop()
-		a.serving.Wait()
-		a.err = errors.Join(errs...)
+		s.stop()
+		s.serving.Wait()
+		s.err = errors.Join(errs...)
 	})
-	return a.err
+	return s.err
 }
 
-func (a *Admin) serve(base context.Context, listener net.Listener, handler http.Handler) {
+func (s *Server) serve(base context.Context, listener net.Listener, handler http.Handler) {
 	server := &http.Server{
 		Handler:           handler,
 		BaseContext:       func(net.Listener) context.Context { return base },
@@ -125,12 +124,12 @@ func (a *Admin) serve(base context.Context, listener net.Listener, handler http.
 		ReadTimeout:       time.Minute,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
-	a.servers = append(a.servers, server)
-	a.serving.Go(func() {
+	s.servers = append(s.servers, server)
+	s.serving.Go(func() {
 		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-			a.log.Error("the admin listener ended: restart the node", "address", listener.Addr().String(), "err", err)
+			s.log.Error("the admin listener ended: restart the node", "address", listener.Addr().String(), "err", err)
 		}
 	})
 }

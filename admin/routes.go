@@ -52,47 +52,47 @@ type pemText struct {
 type nothing struct{}
 
 // apiHandler serves the operations of b.
-func (a *Admin) apiHandler(b Backend) http.Handler {
+func (s *Server) apiHandler(b Backend) http.Handler {
 	mux := http.NewServeMux()
 	if c := b.Cluster; c != nil {
-		read(a, mux, opStatus, func(ctx context.Context, _ nothing) (Status, error) { return c.Status(ctx) })
-		change(a, mux, opLeave, c.Leave)
-		change(a, mux, opDrain, c.Drain)
+		read(s, mux, opStatus, func(ctx context.Context, _ nothing) (Status, error) { return c.Status(ctx) })
+		change(s, mux, opLeave, c.Leave)
+		change(s, mux, opDrain, c.Drain)
 	}
 	if t := b.Tokens; t != nil {
-		change(a, mux, opTokenCreate, t.CreateToken)
-		read(a, mux, opTokenList, func(ctx context.Context, _ nothing) ([]TokenInfo, error) { return t.ListTokens(ctx) })
-		change(a, mux, opTokenRevoke, func(ctx context.Context, r named) (Change, error) { return t.RevokeToken(ctx, r.Name) })
+		change(s, mux, opTokenCreate, t.CreateToken)
+		read(s, mux, opTokenList, func(ctx context.Context, _ nothing) ([]TokenInfo, error) { return t.ListTokens(ctx) })
+		change(s, mux, opTokenRevoke, func(ctx context.Context, r named) (Change, error) { return t.RevokeToken(ctx, r.Name) })
 	}
 	if u := b.Users; u != nil {
-		change(a, mux, opUserAdd, func(ctx context.Context, r UserAdd) (Change, error) {
+		change(s, mux, opUserAdd, func(ctx context.Context, r UserAdd) (Change, error) {
 			defer clear(r.Password)
 			return u.AddUser(ctx, r)
 		})
-		change(a, mux, opUserSet, func(ctx context.Context, r UserSet) (Change, error) {
+		change(s, mux, opUserSet, func(ctx context.Context, r UserSet) (Change, error) {
 			defer clear(r.Password)
 			return u.SetUser(ctx, r)
 		})
-		change(a, mux, opUserRemove, func(ctx context.Context, r named) (Change, error) { return u.RemoveUser(ctx, r.Name) })
-		read(a, mux, opUserList, func(ctx context.Context, r named) ([]User, error) { return u.ListUsers(ctx, r.Name) })
+		change(s, mux, opUserRemove, func(ctx context.Context, r named) (Change, error) { return u.RemoveUser(ctx, r.Name) })
+		read(s, mux, opUserList, func(ctx context.Context, r named) ([]User, error) { return u.ListUsers(ctx, r.Name) })
 	}
 	if l := b.Acls; l != nil {
-		change(a, mux, opAclSet, l.SetAcl)
-		read(a, mux, opAclList, func(ctx context.Context, r named) ([]Acl, error) { return l.ListAcls(ctx, r.Name) })
-		read(a, mux, opAclExplain, l.ExplainAcl)
+		change(s, mux, opAclSet, l.SetAcl)
+		read(s, mux, opAclList, func(ctx context.Context, r named) ([]Acl, error) { return l.ListAcls(ctx, r.Name) })
+		read(s, mux, opAclExplain, l.ExplainAcl)
 	}
 	if c := b.Certs; c != nil {
-		change(a, mux, opCertIssue, c.IssueCert)
-		read(a, mux, opCertList, func(ctx context.Context, _ nothing) ([]Cert, error) { return c.ListCerts(ctx) })
-		change(a, mux, opCertRevoke, func(ctx context.Context, r named) (Change, error) { return c.RevokeCert(ctx, r.Name) })
-		read(a, mux, opCA, func(ctx context.Context, _ nothing) (pemText, error) {
+		change(s, mux, opCertIssue, c.IssueCert)
+		read(s, mux, opCertList, func(ctx context.Context, _ nothing) ([]Cert, error) { return c.ListCerts(ctx) })
+		change(s, mux, opCertRevoke, func(ctx context.Context, r named) (Change, error) { return c.RevokeCert(ctx, r.Name) })
+		read(s, mux, opCA, func(ctx context.Context, _ nothing) (pemText, error) {
 			text, err := c.CA(ctx)
 			return pemText{text}, err
 		})
 	}
-	if s := b.Sessions; s != nil {
-		read(a, mux, opSessionList, s.ListSessions)
-		change(a, mux, opSessionEnd, func(ctx context.Context, r named) (Change, error) { return s.EndSession(ctx, r.Name) })
+	if e := b.Sessions; e != nil {
+		read(s, mux, opSessionList, e.ListSessions)
+		change(s, mux, opSessionEnd, func(ctx context.Context, r named) (Change, error) { return e.EndSession(ctx, r.Name) })
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeError(w, &Error{NotFound, fmt.Sprintf("this node has no operation %s %s: use the mqcluster of the same version", r.Method, r.URL.Path)})
@@ -101,27 +101,27 @@ func (a *Admin) apiHandler(b Backend) http.Handler {
 }
 
 // read serves an operation that changes nothing.
-func read[Q, A any](a *Admin, mux *http.ServeMux, op string, do func(context.Context, Q) (A, error)) {
-	handler := handle(a, op, do)
+func read[Q, A any](s *Server, mux *http.ServeMux, op string, do func(context.Context, Q) (A, error)) {
+	handler := handle(s, op, do)
 	mux.HandleFunc("GET /v1/"+op, handler)
 	mux.HandleFunc("POST /v1/"+op, handler)
 }
 
 // change serves an operation that changes something, and logs that it ran.
-func change[Q, A any](a *Admin, mux *http.ServeMux, op string, do func(context.Context, Q) (A, error)) {
-	mux.HandleFunc("POST /v1/"+op, handle(a, op, func(ctx context.Context, q Q) (A, error) {
+func change[Q, A any](s *Server, mux *http.ServeMux, op string, do func(context.Context, Q) (A, error)) {
+	mux.HandleFunc("POST /v1/"+op, handle(s, op, func(ctx context.Context, q Q) (A, error) {
 		answer, err := do(ctx, q)
 		if err != nil {
-			a.log.Warn("operator's change refused", "operation", op, "err", err)
+			s.log.Warn("operator's change refused", "operation", op, "err", err)
 		} else {
-			a.log.Info("operator's change done", "operation", op)
+			s.log.Info("operator's change done", "operation", op)
 		}
 		return answer, err
 	}))
 }
 
 // handle decodes a request, calls do and encodes its answer or error.
-func handle[Q, A any](a *Admin, op string, do func(context.Context, Q) (A, error)) http.HandlerFunc {
+func handle[Q, A any](s *Server, op string, do func(context.Context, Q) (A, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var q Q
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))

@@ -18,9 +18,10 @@ func (l *Loaded) YAML() ([]byte, error) {
 }
 
 // Written returns the part of the configuration that somebody wrote, as a file
-// that Load accepts. The data directory is left out: the file lies in it.
+// that Load accepts. The data directory is left out, because the file lies in it;
+// the node id is always there, because it must not follow the name of the host.
 func (l *Loaded) Written() ([]byte, error) {
-	return encodeYAML(l.tree(func(key string) bool { return key != "data_dir" && !l.Derived(key) }, false))
+	return encodeYAML(l.tree(func(key string) bool { return key == "node.id" || key != "data_dir" && !l.Derived(key) }, false))
 }
 
 // WriteFile writes what Written returns to ConfigFile in the data directory,

@@ -1,0 +1,205 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mqcluster/mqcluster/admin"
+)
+
+func (a *App) certCommand() *cobra.Command {
+	cmd := group("cert", "Issue and revoke client certificates",
+		"Client certificates come from the cluster's own certificate authority, whose key lies on the voters.",
+		"  mqcluster cert issue dev1\n  mqcluster cert ca > ca.pem")
+	r := a.remoteFlags(cmd)
+	cmd.AddCommand(a.certIssueCommand(r), a.certListCommand(r), a.certRevokeCommand(r), a.certCACommand(r))
+	return cmd
+}
+
+func (a *App) certIssueCommand(r *remote) *cobra.Command {
+	request := admin.CertRequest{Lifetime: 365 * 24 * time.Hour}
+	var dir string
+	var force bool
+	cmd := &cobra.Command{
+		Use:   "issue NAME",
+		Short: "Issue a client certificate",
+		Long: `Issues a certificate for the name and writes NAME.pem, NAME.key (mode 0600) and
+ca.pem into a directory. The key is kept nowhere else. Files that exist are only
+replaced with --force.`,
+		Example: `  mqcluster cert issue dev1
+  mqcluster cert issue dev1 --lifetime 90d --algorithm ed25519 --dir certs`,
+		Args: argCount(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			request.Name = args[0]
+			base, err := fileName(args[0])
+			if err != nil {
+				return err
+			}
+			files := []string{filepath.Join(dir, base+".pem"), filepath.Join(dir, base+".key")}
+			// Ask before the cluster issues what could not be written.
+			if err := mayWrite(files, force); err != nil {
+				return err
+			}
+			return r.call(cmd, func(ctx context.Context, c *admin.Client) error {
+				issued, err := c.IssueCert(ctx, request)
+				if err != nil {
+					return err
+				}
+				defer clear(issued.KeyPEM)
+				return a.writeCert(r, issued, files, dir)
+			})
+		},
+	}
+	cmd.Flags().Var(durationFlag(&request.Lifetime), "lifetime", "how long it is valid")
+	cmd.Flags().StringVar(&request.Algorithm, "algorithm", admin.AlgorithmECDSA, "ecdsa, ed25519 or rsa")
+	cmd.Flags().StringVar(&dir, "dir", ".", "directory of the files")
+	cmd.Flags().BoolVar(&force, "force", false, "replace files that exist")
+	return cmd
+}
+
+// fileName refuses names that would leave the directory.
+func fileName(name string) (string, error) {
+	if name == "" || strings.HasPrefix(name, ".") || strings.ContainsAny(name, "/\\\x00") || name == "ca" {
+		return "", usagef("certificate name %q cannot be a file name: use one without slashes that does not begin with a dot and is not ca", name)
+	}
+	return name, nil
+}
+
+func mayWrite(files []string, force bool) error {
+	for _, file := range files {
+		if _, err := os.Lstat(file); err == nil && !force {
+			return fmt.Errorf("file %s exists: choose another --dir, or --force to replace it", file)
+		} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("file %s cannot be written: %w", file, err)
+		}
+	}
+	return nil
+}
+
+func (a *App) writeCert(r *remote, issued admin.IssuedCert, files []string, dir string) error {
+	ca := filepath.Join(dir, "ca.pem")
+	for _, file := range []struct {
+		path string
+		text []byte
+		mode os.FileMode
+	}{{files[1], issued.KeyPEM, 0o600}, {files[0], issued.CertPEM, 0o644}, {ca, issued.CAPEM, 0o644}} {
+		if err := writeAtomic(file.path, file.text, file.mode); err != nil {
+			return err
+		}
+	}
+	if r.out.json() {
+		return r.out.value(struct {
+			admin.Cert
+			CertFile string `json:"cert_file"`
+			KeyFile  string `json:"key_file"`
+			CAFile   string `json:"ca_file"`
+		}{issued.Cert, files[0], files[1], ca})
+	}
+	fmt.Fprintf(a.Out, "certificate  %s\nkey          %s\nca           %s\nserial       %s\nvalid until  %s\n",
+		files[0], files[1], ca, issued.Serial, stamp(issued.NotAfter))
+	return nil
+}
+
+// writeAtomic writes a file that never exists half, nor with a wider mode.
+func writeAtomic(path string, text []byte, mode os.FileMode) error {
+	file, err := os.CreateTemp(filepath.Dir(path), ".mqcluster-*") // mode 0600
+	if err != nil {
+		return fmt.Errorf("file %s cannot be written: %w", path, err)
+	}
+	_, err = file.Write(text)
+	if err == nil {
+		err = file.Chmod(mode)
+	}
+	if err == nil {
+		err = file.Sync()
+	}
+	if closeErr := file.Close(); err == nil {
+		err = closeErr
+	}
+	if err == nil {
+		err = os.Rename(file.Name(), path)
+	}
+	if err != nil {
+		_ = os.Remove(file.Name())
+		return fmt.Errorf("file %s cannot be written: %w", path, err)
+	}
+	return nil
+}
+
+func (a *App) certListCommand(r *remote) *cobra.Command {
+	return &cobra.Command{
+		Use:     "list",
+		Short:   "List the certificates that were issued",
+		Long:    "Lists the certificates of clients, nodes and listeners that the cluster's authority issued.",
+		Example: "  mqcluster cert list -o json",
+		Args:    argCount(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return r.call(cmd, func(ctx context.Context, c *admin.Client) error {
+				certs, err := c.ListCerts(ctx)
+				if err != nil {
+					return err
+				}
+				now := time.Now()
+				return list(&r.out, certs, "SERIAL KIND SUBJECT STATE NOT-AFTER", func(c admin.Cert) []any {
+					state := "valid"
+					switch {
+					case c.Revoked:
+						state = "revoked"
+					case now.After(c.NotAfter):
+						state = "expired"
+					}
+					return []any{c.Serial, c.Kind, c.Subject, state, stamp(c.NotAfter)}
+				})
+			})
+		},
+	}
+}
+
+func (a *App) certRevokeCommand(r *remote) *cobra.Command {
+	return &cobra.Command{
+		Use:     "revoke SERIAL",
+		Short:   "Revoke a certificate and send its clients away",
+		Long:    "Revokes a certificate by its serial number, as cert list shows it. Clients that are connected with it are sent away on every node before this returns.",
+		Example: "  mqcluster cert revoke 5c1f0a",
+		Args:    argCount(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return r.call(cmd, func(ctx context.Context, c *admin.Client) error {
+				change, err := c.RevokeCert(ctx, args[0])
+				if err != nil {
+					return err
+				}
+				return r.changed(change, "certificate "+args[0]+" is revoked")
+			})
+		},
+	}
+}
+
+func (a *App) certCACommand(r *remote) *cobra.Command {
+	return &cobra.Command{
+		Use:     "ca",
+		Short:   "Print the certificates of the cluster's authority",
+		Long:    "Prints in PEM form what clients need to trust the nodes.",
+		Example: "  mqcluster cert ca > ca.pem",
+		Args:    argCount(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return r.call(cmd, func(ctx context.Context, c *admin.Client) error {
+				text, err := c.CA(ctx)
+				if err != nil {
+					return err
+				}
+				if _, err := a.Out.Write(text); err != nil {
+					return fmt.Errorf("the result cannot be printed: %w", err)
+				}
+				return nil
+			})
+		},
+	}
+}

@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mqcluster/mqcluster/admin"
+	"github.com/mqcluster/mqcluster/node"
+)
+
+// settings are the configuration flags of one command line.
+type settings struct {
+	app   *App
+	file  string
+	flags map[string][]string
+}
+
+// settingValue is one configuration key as a flag.
+type settingValue struct {
+	key node.Key
+	in  *settings
+}
+
+// String returns the default, for the help.
+func (v settingValue) String() string { return v.key.Default }
+
+// Type names the value in the help.
+func (v settingValue) Type() string {
+	if v.key.List {
+		return "list"
+	}
+	return "value"
+}
+
+// Set records the text; node.Load judges it together with the other sources.
+func (v settingValue) Set(text string) error {
+	if v.key.List {
+		v.in.flags[v.key.Name] = append(v.in.flags[v.key.Name], text)
+	} else {
+		v.in.flags[v.key.Name] = []string{text}
+	}
+	return nil
+}
+
+// configFlags gives cmd a flag for every configuration key. Those that shown
+// does not accept work but are not in the help.
+func (a *App) configFlags(cmd *cobra.Command, shown func(key string) bool) *settings {
+	s := &settings{app: a, flags: map[string][]string{}}
+	cmd.PersistentFlags().StringVar(&s.file, "config", "", "configuration file (default mqcluster.yaml in the data directory)")
+	_ = cmd.MarkPersistentFlagFilename("config", "yaml", "yml")
+	for _, key := range node.Keys() {
+		cmd.PersistentFlags().Var(settingValue{key, s}, key.Flag, key.Help)
+		if !shown(key.Name) {
+			_ = cmd.PersistentFlags().MarkHidden(key.Flag)
+		}
+	}
+	_ = cmd.MarkPersistentFlagDirname("data-dir")
+	return s
+}
+
+// mainKeys accepts the keys that most nodes set.
+func mainKeys(key string) bool {
+	switch key {
+	case "data_dir", "node.id", "cluster.name", "server_names", "health.listen", node.ListenersKey:
+		return true
+	}
+	return strings.HasPrefix(key, "mesh.") || strings.HasPrefix(key, "log.")
+}
+
+// keysHint ends the help of a command that has all keys as flags.
+const keysHint = `
+
+Every key of the configuration file is also a flag and an environment variable;
+mqcluster config keys lists them.`
+
+func (s *settings) load() (*node.Loaded, error) {
+	return node.Load(node.Input{Flags: s.flags, Env: s.app.Env, File: s.file})
+}
+
+// lookup returns the text of a key in the flags or the environment.
+func (s *settings) lookup(name string) string {
+	for _, key := range node.Keys() {
+		if key.Name != name {
+			continue
+		}
+		if values := s.flags[name]; len(values) > 0 {
+			return values[0]
+		}
+		for _, variable := range s.app.Env {
+			if value, found := strings.CutPrefix(variable, key.Env+"="); found {
+				return value
+			}
+		}
+	}
+	return ""
+}
+
+// remote is how a verb reaches the node of this machine.
+type remote struct {
+	*settings
+	timeout time.Duration
+	out     output
+}
+
+// remoteFlags gives cmd and what is below it the flags of a remote.
+func (a *App) remoteFlags(cmd *cobra.Command) *remote {
+	r := &remote{settings: a.configFlags(cmd, func(key string) bool { return key == "data_dir" || key == "admin.socket" })}
+	cmd.PersistentFlags().DurationVar(&r.timeout, "timeout", 30*time.Second, "time to wait for the node")
+	r.out.flag(a, cmd)
+	return r
+}
+
+// call runs one exchange with the node.
+func (r *remote) call(cmd *cobra.Command, exchange func(context.Context, *admin.Client) error) error {
+	// A socket that was named needs no configuration that can be read.
+	socket, dir := r.lookup("admin.socket"), r.lookup("data_dir")
+	if socket == "" {
+		config, err := r.load()
+		if err != nil {
+			return err
+		}
+		socket, dir = config.Admin.Socket, config.DataDir
+	}
+	ctx, cancel := context.WithTimeout(cmd.Context(), r.timeout)
+	defer cancel()
+	err := exchange(ctx, admin.NewClient(socket))
+	if errors.Is(err, admin.ErrNoNode) {
+		if dir == "" {
+			dir = filepath.Dir(socket)
+		}
+		return fmt.Errorf("no node runs with data directory %s: start it with mqcluster run --data-dir %s", dir, dir)
+	}
+	return err
+}
+
+// changed reports a change: done says what was done.
+func (r *remote) changed(change admin.Change, done string) error {
+	if r.out.json() {
+		if change.NotApplied == nil {
+			change.NotApplied = []string{}
+		}
+		if err := r.out.value(change); err != nil {
+			return err
+		}
+	} else {
+		fmt.Fprintln(r.app.Out, done)
+	}
+	return notApplied(change)
+}
+
+// notApplied is an error where a node still goes by what was before: who
+// disables a user must know.
+func notApplied(change admin.Change) error {
+	if len(change.NotApplied) == 0 {
+		return nil
+	}
+	return fmt.Errorf("the change is committed (index %d) but not applied yet on %s: each will apply it before it serves on, or lose its lease; watch mqcluster status",
+		change.Index, strings.Join(change.NotApplied, ", "))
+}
