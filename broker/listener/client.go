@@ -138,7 +138,7 @@ func (c *client) open() (net.Conn, Info, error) {
 		Greeted: c.slot.greeted, Authenticated: c.authenticated,
 	}
 	if c.l.cfg.encrypted() {
-		tc, err := c.shake(c.l.accepting)
+		tc, err := c.shake()
 		if err != nil {
 			return nil, Info{}, &stageError{reasonTLS, err}
 		}
@@ -162,8 +162,8 @@ func (c *client) authenticated() {
 	c.raw.slot.Store(nil)
 }
 
-// shake does the TLS handshake.
-func (c *client) shake(ctx context.Context) (*tls.Conn, error) {
+// shake does the TLS handshake. What ends it early closes the socket.
+func (c *client) shake() (*tls.Conn, error) {
 	cfg := c.l.deps.TLS()
 	if cfg == nil {
 		return nil, errors.New("no TLS settings")
@@ -172,7 +172,7 @@ func (c *client) shake(ctx context.Context) (*tls.Conn, error) {
 		cfg = c.l.webSettings(cfg)
 	}
 	tc := tls.Server(c.raw, cfg)
-	if err := tc.HandshakeContext(ctx); err != nil {
+	if err := tc.HandshakeContext(context.WithoutCancel(c.l.serving)); err != nil {
 		return nil, fmt.Errorf("TLS handshake: %w", err)
 	}
 	return tc, nil
