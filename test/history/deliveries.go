@@ -1,0 +1,165 @@
+package history
+
+// flow is what P6 orders: one publisher's messages of one topic and QoS, as one
+// session receives them.
+type flow struct {
+	publisher, topic string
+	sent, received   byte
+}
+
+// progress is how far a flow has come.
+type progress struct {
+	high     Event // the first delivery with the highest number
+	highSeq  int
+	last     Event // the newest delivery
+	lastSeq  int
+	lastConn connKey
+}
+
+// judgeDeliveries judges everything that one session received.
+func (c *check) judgeDeliveries(s *session) {
+	flows := map[flow]*progress{}
+	seen := map[string]Event{}
+	count := map[string]int{}
+	for _, e := range s.events {
+		if e.Kind == Released {
+			delete(s.inFlight, e.PacketID)
+			continue
+		}
+		m := c.messages[e.Message]
+		if !c.wanted(s, e, m) {
+			continue
+		}
+		if e.QoS == 2 && c.repeatedQoS2(s, e) {
+			continue
+		}
+		before, again := seen[e.Message]
+		if again {
+			c.judgeAgain(s, m, before, e, count[e.Message])
+			c.report.Stats.Repeated++
+		} else {
+			c.report.Stats.Delivered++
+			if e.At <= s.drained {
+				s.got[e.Message] = e
+			}
+		}
+		seen[e.Message] = e
+		count[e.Message]++
+		if !e.Retain && !s.shares {
+			c.judgeOrder(flows, m, e, again, s.copies(m))
+		}
+	}
+}
+
+// wanted judges whether the message exists and the session asked for it.
+func (c *check) wanted(s *session, e Event, m *message) bool {
+	if m == nil {
+		c.violate(RuleForged, []Event{e}, "%s received %q, which nobody sent", s.client, e.Message)
+		return false
+	}
+	sent := m.first()
+	if e.Topic != sent.Topic || e.Sum != sent.Sum {
+		c.violate(RuleForged, []Event{sent, e}, "%s received %q with another topic or payload than it was sent with", s.client, m.id)
+		return false
+	}
+	if s.unsure {
+		return true
+	}
+	asked, late, most := false, true, byte(0)
+	for _, b := range s.subs {
+		if b.asked < e.At && matches(b.plain, e.Topic) {
+			asked = true
+			late = late && b.gone < sent.At
+			most = max(most, b.qos)
+		}
+	}
+	switch {
+	case !asked:
+		c.violate(RuleForged, []Event{sent, e}, "%s received %q, which matches none of its subscriptions", s.client, m.id)
+	case late:
+		c.violate(RuleForged, []Event{sent, e}, "%s received %q, which was sent after it was told that it is unsubscribed", s.client, m.id)
+	case e.QoS > min(most, sent.QoS):
+		c.violate(RuleForged, []Event{sent, e}, "%s received %q with QoS %d, above what it was sent or granted with", s.client, m.id, e.QoS)
+	}
+	return true
+}
+
+// repeatedQoS2 tells whether a QoS 2 PUBLISH is the repetition of one that is
+// under way, by its packet id, and judges it.
+func (c *check) repeatedQoS2(s *session, e Event) bool {
+	before, ok := s.inFlight[e.PacketID]
+	if !ok {
+		s.inFlight[e.PacketID] = e
+		return false
+	}
+	switch {
+	case before.Message != e.Message:
+		c.violate(RuleOnce, []Event{before, e}, "packet id %d was used for another message before it was released", e.PacketID)
+		s.inFlight[e.PacketID] = e
+		return false
+	case before.History == e.History && before.Conn == e.Conn:
+		c.violate(RuleRepeat, []Event{before, e}, "%s received %q again on the same connection", s.client, e.Message)
+	case !e.Dup:
+		c.violate(RuleRepeat, []Event{before, e}, "%s received %q again without DUP", s.client, e.Message)
+	}
+	c.report.Stats.Repeated++
+	return true
+}
+
+// copies is how often one message may come: once, or once for each subscription
+// that it matches.
+func (s *session) copies(m *message) int {
+	n := 0
+	for _, b := range s.subs {
+		if matches(b.plain, m.first().Topic) {
+			n++
+		}
+	}
+	return max(n, 1)
+}
+
+// judgeAgain judges a delivery of a message that was delivered before, as often
+// as count says.
+func (c *check) judgeAgain(s *session, m *message, before, e Event, count int) {
+	if count < s.copies(m) || e.Retain {
+		return
+	}
+	shows := append(append([]Event{}, m.sent...), before, e)
+	resent := len(m.sent) > 1
+	sameConn := before.History == e.History && before.Conn == e.Conn
+	switch {
+	case e.QoS == 2:
+		c.violate(RuleOnce, shows, "%s received %q twice", s.client, m.id)
+	case e.QoS == 0 && !resent:
+		c.violate(RuleRepeat, shows, "%s received %q twice at QoS 0", s.client, m.id)
+	case sameConn && !resent:
+		c.violate(RuleRepeat, shows, "%s received %q twice on one connection, and it was sent once", s.client, m.id)
+	case !sameConn && !resent && !e.Dup:
+		c.violate(RuleRepeat, shows, "%s received %q again without DUP", s.client, m.id)
+	}
+}
+
+// judgeOrder judges a delivery against those of the same flow before it. First
+// deliveries come in the order of sending. A repetition may step back to where
+// the publisher sent again, or to anywhere on a new connection, and goes on in
+// order from there.
+func (c *check) judgeOrder(flows map[flow]*progress, m *message, e Event, again bool, copies int) {
+	sent := m.first()
+	key := flow{sent.History, sent.Topic, sent.QoS, e.QoS}
+	p := flows[key]
+	if p == nil {
+		p = &progress{}
+		flows[key] = p
+	}
+	link := connKey{e.History, e.Conn}
+	switch {
+	case !again && sent.Seq < p.highSeq:
+		c.violate(RuleOrder, []Event{sent, p.high, e}, "%s received %q of %s for the first time after %q", e.Client, m.id, sent.History, p.high.Message)
+	case again && link == p.lastConn && sent.Seq < p.lastSeq && len(m.sent) < 2 && copies < 2:
+		c.violate(RuleOrder, []Event{sent, p.last, e}, "%s received %q of %s again after %q on the same connection", e.Client, m.id, sent.History, p.last.Message)
+	}
+	if sent.Seq > p.highSeq {
+		p.high, p.highSeq = e, sent.Seq
+	}
+	p.last, p.lastSeq, p.lastConn = e, sent.Seq, link
+}

@@ -1,0 +1,204 @@
+package history
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/mqcluster/mqcluster/test/rawmqtt"
+)
+
+// Endpoint is where and how a recorded client connects.
+type Endpoint struct {
+	// Addresses are tried in turn, from the first, after every failure from the
+	// next.
+	Addresses []string
+	TLS       *tls.Config
+	Version   byte // 3, 4 or 5; 0 means 5
+	// Username and Password are not sent when empty.
+	Username, Password string
+	// Timeout is how long a broker may take to answer a CONNECT, SUBSCRIBE or
+	// PINGREQ before the connection counts as lost; 0 means 5 s.
+	Timeout time.Duration
+}
+
+// pingEvery is how often recorded clients look whether the broker is there.
+const pingEvery = time.Second
+
+// client is what Publisher and Subscriber share: connections, one after the
+// other, and the events of their beginnings and ends.
+type client struct {
+	rec      *Recorder
+	at       Endpoint
+	name, id string // of the history, and of MQTT
+	expiry   uint32
+	clean    bool // ask for a clean start the next time
+
+	conn    int
+	attempt int
+	raw     *rawmqtt.Client
+	packets chan *rawmqtt.Packet // closed at the connection's end
+	stop    chan struct{}        // ends the reader
+	reader  sync.WaitGroup
+	pinged  time.Time // PINGREQ without an answer yet; zero if none
+	window  int       // the broker's Receive Maximum
+	readErr error     // why packets was closed
+}
+
+func newClient(rec *Recorder, at Endpoint, name, id string) *client {
+	if at.Version == 0 {
+		at.Version = 5
+	}
+	if at.Timeout == 0 {
+		at.Timeout = 5 * time.Second
+	}
+	if id == "" {
+		id = name
+	}
+	return &client{rec: rec, at: at, name: name, id: id}
+}
+
+// add records e of the current connection.
+func (c *client) add(e Event) {
+	e.History, e.Client, e.Conn = c.name, c.id, c.conn
+	c.rec.Add(e)
+}
+
+// connect tries the addresses in turn until one accepts, and tells whether it
+// has the session.
+func (c *client) connect(ctx context.Context) (present bool, err error) {
+	for pause := 10 * time.Millisecond; ; pause = min(2*pause, 500*time.Millisecond) {
+		present, err = c.try(ctx)
+		if err == nil {
+			return present, nil
+		}
+		select {
+		case <-ctx.Done():
+			return false, fmt.Errorf("%s cannot connect: %w", c.name, errors.Join(context.Cause(ctx), err))
+		case <-time.After(pause):
+		}
+	}
+}
+
+func (c *client) try(ctx context.Context) (present bool, err error) {
+	addr := c.at.Addresses[c.attempt%len(c.at.Addresses)]
+	c.attempt++
+	ctx, cancel := context.WithTimeout(ctx, c.at.Timeout)
+	defer cancel()
+	raw, err := rawmqtt.Dial(ctx, addr, c.at.TLS, c.at.Version)
+	if err != nil {
+		return false, err
+	}
+	raw.Timeout = c.at.Timeout
+	c.conn++
+	c.add(Event{Kind: ConnectSent, Node: addr, Version: c.at.Version, Clean: c.clean, Expiry: c.expiry})
+	ack, err := raw.Connect(c.connectPacket())
+	if err != nil {
+		raw.Close()
+		return false, err
+	}
+	if ack.Reason != 0 {
+		c.add(Event{Kind: Refused, Node: addr, Reason: ack.Reason})
+		raw.Close()
+		return false, fmt.Errorf("%s refused %s with 0x%02x", addr, c.name, ack.Reason)
+	}
+	c.add(Event{Kind: Connected, Node: addr, Present: ack.SessionPresent})
+	c.window = 65535
+	if v, ok := ack.Int(rawmqtt.ReceiveMaximum); ok {
+		c.window = int(v)
+	}
+	c.raw, c.pinged = raw, time.Time{}
+	c.packets, c.stop = make(chan *rawmqtt.Packet, 1024), make(chan struct{})
+	c.reader.Go(c.read)
+	return ack.SessionPresent, nil
+}
+
+func (c *client) connectPacket() rawmqtt.Connect {
+	o := rawmqtt.Connect{ClientID: c.id, KeepAlive: 30, CleanStart: c.clean}
+	if c.at.Version < 5 {
+		o.CleanStart = c.clean || c.expiry == 0
+	} else if c.expiry > 0 {
+		o.Properties = []rawmqtt.Property{rawmqtt.Int(rawmqtt.SessionExpiry, c.expiry)}
+	}
+	if c.at.Username != "" {
+		o.Username = &c.at.Username
+		if c.at.Password != "" {
+			o.Password = &c.at.Password
+		}
+	}
+	return o
+}
+
+// read hands packets over until the connection ends.
+func (c *client) read() {
+	defer close(c.packets)
+	for {
+		p, err := c.raw.Read(time.Hour)
+		if err != nil {
+			c.readErr = err
+			return
+		}
+		select {
+		case c.packets <- p:
+		case <-c.stop:
+			return
+		}
+	}
+}
+
+// ping keeps the connection honest: a broker that hangs is lost as one that died.
+func (c *client) ping() error {
+	switch {
+	case c.pinged.IsZero():
+		c.pinged = time.Now()
+		return c.raw.Send([]byte{rawmqtt.PINGREQ << 4, 0})
+	case time.Since(c.pinged) > c.at.Timeout:
+		return fmt.Errorf("no answer to a ping for %v", c.at.Timeout)
+	}
+	return nil
+}
+
+// hangUp ends the connection and records why it is lost; reason is that of a
+// DISCONNECT, 0 if none came.
+func (c *client) hangUp(reason byte, err error) {
+	c.drop()
+	e := Event{Kind: Lost, Reason: reason}
+	if err != nil {
+		e.Note = err.Error()
+	}
+	c.add(e)
+}
+
+// leave ends the connection in good order.
+func (c *client) leave() {
+	c.add(Event{Kind: Disconnected, Expiry: c.expiry})
+	c.raw.Send(rawmqtt.DisconnectPacket(c.at.Version, 0)) // an error changes nothing
+	c.drop()
+}
+
+func (c *client) drop() {
+	close(c.stop)
+	c.raw.Close()
+	c.reader.Wait()
+}
+
+// payload returns a message's payload of at least its own length.
+func payload(id string, size int) []byte {
+	if pad := size - len(id) - 1; pad > 0 {
+		return []byte(id + " " + strings.Repeat("x", pad))
+	}
+	return []byte(id)
+}
+
+// messageID takes it out of a payload.
+func messageID(payload []byte) string {
+	id, _, _ := strings.Cut(string(payload), " ")
+	return id
+}
+
+func sum(b []byte) uint32 { return crc32.ChecksumIEEE(b) }
