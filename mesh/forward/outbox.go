@@ -1,0 +1,141 @@
+package forward
+
+import (
+	"encoding/binary"
+	"sync"
+
+	"github.com/mqcluster/mqcluster/session"
+)
+
+// outbox holds the frames that wait for a peer's stream. It is bounded; when it
+// is full the newest messages are dropped, so that those in it keep their order
+// and their age is bounded by what the stream can carry.
+type outbox struct {
+	maxBytes, maxMessages int
+	maxRecord             int // bytes of a message that the peer takes
+	metrics               *metrics
+
+	mu       sync.Mutex
+	up       bool // there is a stream
+	open     bool // there is one, or it is expected soon
+	buf      []byte
+	messages int
+	spare    []byte // the buffer that is not being filled
+}
+
+// frameRoom is what a frame of messages has besides them, at most.
+const frameRoom = 32
+
+// keepBuffer is the size up to which an empty buffer is kept.
+const keepBuffer = 1 << 20
+
+// batch is the messages of one Forward, each encoded once.
+type batch struct {
+	buf     []byte
+	records []record
+	wanted  uint64   // slots that want any
+	match   []uint64 // scratch
+}
+
+type record struct {
+	start, end int
+	mask       uint64
+}
+
+func (b *batch) reset() {
+	if cap(b.buf) > keepBuffer {
+		b.buf = nil
+	}
+	b.buf, b.records, b.wanted = b.buf[:0], b.records[:0], 0
+}
+
+func (b *batch) add(m *session.Message, mask uint64) {
+	start := len(b.buf)
+	b.buf = appendMessage(b.buf, m)
+	b.records = append(b.records, record{start, len(b.buf), mask})
+	b.wanted |= mask
+}
+
+// put appends the records for the slots in bit, as frames of messages with the
+// given log index. It tells whether the outbox was empty before.
+func (o *outbox) put(b *batch, bit, index uint64) (first bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	first = len(o.buf) == 0
+	var closed, full, sent int
+	frame := -1 // start of the frame under way
+	for _, r := range b.records {
+		switch {
+		case r.mask&bit == 0:
+			continue
+		case !o.open:
+			closed++
+			continue
+		case o.messages >= o.maxMessages || len(o.buf)+r.end-r.start > o.maxBytes || r.end-r.start > o.maxRecord:
+			full++
+			continue
+		}
+		if frame >= 0 && len(o.buf)-frame+r.end-r.start > frameTarget {
+			endFrame(o.buf, frame)
+			frame = -1
+		}
+		if frame < 0 {
+			frame = len(o.buf)
+			o.buf = binary.AppendUvarint(appendHeader(o.buf, kindMessages), index)
+		}
+		o.buf = append(o.buf, b.buf[r.start:r.end]...)
+		o.messages++
+		sent++
+	}
+	if frame >= 0 {
+		endFrame(o.buf, frame)
+	}
+	o.metrics.queued(sent, full, closed)
+	return first && sent > 0
+}
+
+// take returns all that waits; it is the caller's until the next take.
+func (o *outbox) take() []byte {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if cap(o.spare) > keepBuffer {
+		o.spare = nil
+	}
+	full := o.buf
+	o.buf, o.spare, o.messages = o.spare[:0], full, 0
+	return full
+}
+
+// connected, lost and shut follow the stream. What waits in an outbox that was
+// lost is dropped by expire, unless the stream is up again.
+func (o *outbox) connected() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.up, o.open = true, true
+}
+
+func (o *outbox) lost() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.up = false
+}
+
+func (o *outbox) expire() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.up {
+		o.drop()
+	}
+}
+
+func (o *outbox) shut() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.drop()
+}
+
+func (o *outbox) drop() {
+	o.metrics.queued(0, 0, o.messages)
+	o.buf, o.spare, o.messages = nil, nil, 0
+	o.up, o.open = false, false
+}
