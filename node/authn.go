@@ -1,0 +1,242 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/mqcluster/mqcluster/auth"
+	"github.com/mqcluster/mqcluster/broker"
+	mtls "github.com/mqcluster/mqcluster/tls"
+)
+
+// verifyQueue is how many clients may wait for their password to be verified,
+// for each worker: about ten seconds' worth.
+const verifyQueue = 300
+
+func (n *Node) openAuth(context.Context) error {
+	params := n.hashCost()
+	if err := params.Validate(); err != nil {
+		return err
+	}
+	workers := n.cfg.Auth.Workers
+	if workers == 0 {
+		workers = max(1, runtime.GOMAXPROCS(0)/2)
+	}
+	n.shared = make(chan auth.Entry, 1024)
+	n.memory = auth.NewMemory(auth.MemoryConfig{OnRemember: n.share})
+	n.verifier = auth.NewVerifier(workers, workers*verifyQueue, auth.WithMemory(n.memory))
+	n.secrets = &secrets{use: n.useSecrets}
+	return n.verifier.SetCost(params)
+}
+
+func (n *Node) hashCost() auth.Params {
+	p := auth.DefaultParams()
+	if n.cfg.Auth.Argon2Memory > 0 {
+		p.Memory = uint32(n.cfg.Auth.Argon2Memory >> 10)
+	}
+	if n.cfg.Auth.Argon2Time > 0 {
+		p.Time = uint32(n.cfg.Auth.Argon2Time)
+	}
+	return p
+}
+
+// authenticate implements authenticator.
+func (n *Node) authenticate(ctx context.Context, c broker.Credentials) (string, error) {
+	l := n.listenerConfig(c.Listener)
+	policy := n.store.Policy()
+	certName, err := certificateUser(l, c)
+	if err != nil {
+		return "", err
+	}
+	switch {
+	case certName != "":
+		if c.HasUsername && c.Username != certName {
+			return "", fmt.Errorf("%w: the certificate is of user %q and the CONNECT of user %q: use one name", auth.ErrUnknownUser, certName, c.Username)
+		}
+		return certName, admits(policy, certName)
+	case !c.HasUsername && l != nil && l.AllowAnonymous:
+		return "", nil
+	case !c.HasUsername:
+		return "", auth.ErrNoCredentials
+	}
+	return c.Username, n.verifier.Authenticate(ctx, policy, c.Username, c.Password)
+}
+
+// admits tells whether a user that a certificate proves may connect.
+func admits(p *auth.Policy, name string) error {
+	u, ok := p.User(name)
+	switch {
+	case !ok:
+		return auth.ErrUnknownUser
+	case u.Disabled:
+		return auth.ErrDisabled
+	}
+	return nil
+}
+
+// policyChanged is called on the goroutine that applies.
+func (n *Node) policyChanged() {
+	select {
+	case n.recheck <- struct{}{}:
+	default: // it is noted already
+	}
+}
+
+// reasonNotAuthorized is the MQTT 5 reason code.
+const reasonNotAuthorized = 0x87
+
+// expelLoop ends the connections of users that may connect no longer. What the
+// others may do, the broker looks up again by itself.
+func (n *Node) expelLoop() {
+	for {
+		select {
+		case <-n.ctx.Done():
+			return
+		case <-n.recheck:
+		}
+		policy := n.store.Policy()
+		for client, user := range n.store.ConnectedUsers(n.cfg.Node.ID) {
+			if user != "" && admits(policy, user) != nil {
+				n.log.Info("a user may connect no longer", "client", client)
+				n.broker.Kick(client, reasonNotAuthorized)
+			}
+		}
+	}
+}
+
+// certificateUser is the user that the certificate names, empty where the
+// listener does not take users from certificates or none came.
+func certificateUser(l *Listener, c broker.Credentials) (string, error) {
+	if l == nil || l.Identity == IdentityNone || l.Identity == "" || len(c.Certificates) == 0 {
+		return "", nil
+	}
+	return mtls.ClientName(c.Certificates[0], l.Identity)
+}
+
+func (n *Node) listenerConfig(name string) *Listener {
+	for i := range n.cfg.Listeners {
+		if n.cfg.Listeners[i].Name == name {
+			return &n.cfg.Listeners[i]
+		}
+	}
+	return nil
+}
+
+// share passes a verified password's keyed hash to the peers, later: it is
+// called on the way to a CONNACK.
+func (n *Node) share(e auth.Entry) {
+	select {
+	case n.shared <- e:
+	default: // the peers verify it themselves then
+	}
+}
+
+// shareLoop tells the peers what was remembered here, in batches.
+func (n *Node) shareLoop() {
+	for {
+		select {
+		case <-n.ctx.Done():
+			return
+		case e := <-n.shared:
+			batch := []auth.Entry{e}
+			for more := true; more && len(batch) < 1024; {
+				select {
+				case e := <-n.shared:
+					batch = append(batch, e)
+				default:
+					more = false
+				}
+			}
+			for peer := range n.book.members() {
+				if peer == n.cfg.Node.ID {
+					continue
+				}
+				if err := n.call(n.ctx, peer, pathRemember, batch, new(none)); err != nil {
+					n.log.Debug("a peer was not told of verified passwords", "member", peer, "err", err)
+				}
+			}
+		}
+	}
+}
+
+func (n *Node) serveRemember(_ context.Context, _ string, batch []auth.Entry) (none, error) {
+	for _, e := range batch {
+		n.memory.Learn(e)
+	}
+	return none{}, nil
+}
+
+// secrets are keys that live in the nodes' memory only: the leader makes them
+// and hands them down with the leases.
+type secrets struct {
+	use func(secretKeys)
+
+	mu   sync.Mutex
+	keys secretKeys
+}
+
+type secretKeys struct {
+	ID       uint32     `json:"id"` // of the newest password key
+	Password []byte     `json:"password"`
+	Tickets  [][32]byte `json:"tickets"` // the newest first
+	Made     time.Time  `json:"made"`
+}
+
+// secretLife is how long keys are used for new entries and tickets.
+const secretLife = 12 * time.Hour
+
+func (s *secrets) receive(blob []byte) {
+	var k secretKeys
+	if json.Unmarshal(blob, &k) != nil || len(k.Password) == 0 {
+		return
+	}
+	s.mu.Lock()
+	s.keys = k
+	s.mu.Unlock()
+	s.use(k)
+}
+
+// renew returns the blob that the leader is to hand down, nil if it need not be
+// changed.
+func (s *secrets) renew(now time.Time) []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.keys.Password) > 0 && now.Sub(s.keys.Made) < secretLife {
+		return nil
+	}
+	k := secretKeys{ID: s.keys.ID + 1, Password: randomBytes(32), Made: now}
+	k.Tickets = append([][32]byte{[32]byte(randomBytes(32))}, s.keys.Tickets...)
+	k.Tickets = k.Tickets[:min(len(k.Tickets), 2)]
+	s.keys = k
+	blob, err := json.Marshal(k)
+	if err != nil {
+		return nil
+	}
+	return blob
+}
+
+func (s *secrets) blob() []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.keys.Password) == 0 {
+		return nil
+	}
+	blob, err := json.Marshal(s.keys)
+	if err != nil {
+		return nil
+	}
+	return blob
+}
+
+func (n *Node) useSecrets(k secretKeys) {
+	n.memory.SetKey(k.ID, k.Password)
+	n.tlsMu.Lock()
+	defer n.tlsMu.Unlock()
+	for _, l := range n.tls {
+		l.SetTicketKeys(k.Tickets)
+	}
+}

@@ -1,0 +1,157 @@
+package node
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/mqcluster/mqcluster/admin"
+	"github.com/mqcluster/mqcluster/fsm/logpb"
+	mtls "github.com/mqcluster/mqcluster/tls"
+)
+
+// clusterCA returns the CA if this node holds its key.
+func (n *Node) clusterCA(context.Context) (*mtls.CA, error) {
+	ca, err := mtls.LoadCA(n.dir.ca())
+	if err != nil {
+		return nil, faultf(http.StatusServiceUnavailable, "node %s has not got the cluster's CA key yet: try again in some seconds (%s)", n.cfg.Node.ID, err)
+	}
+	return ca, nil
+}
+
+type caAnswer struct {
+	Cert []byte `json:"cert"`
+	Key  []byte `json:"key"`
+}
+
+// serveCA gives the CA key to a voter, and to nobody else.
+func (n *Node) serveCA(ctx context.Context, peer string, _ none) (caAnswer, error) {
+	if !n.isVoter(peer) {
+		return caAnswer{}, faultf(http.StatusForbidden, "node %s does not vote and gets no CA key", peer)
+	}
+	ca, err := n.clusterCA(ctx)
+	if err != nil {
+		return caAnswer{}, err
+	}
+	var a caAnswer
+	a.Cert, a.Key, err = ca.PEM()
+	return a, err
+}
+
+type renewRequest struct {
+	Names []string `json:"names"`
+	CSR   []byte   `json:"csr"`
+}
+
+// renew makes a new key and has the leader sign it.
+func (n *Node) renew(ctx context.Context) error {
+	key, err := mtls.NewNodeKey()
+	if err != nil {
+		return err
+	}
+	csr, err := mtls.NewNodeRequest(key)
+	if err != nil {
+		return err
+	}
+	req := renewRequest{Names: certificateNames(n.cfg), CSR: csr}
+	cert, err := askLeader(ctx, n, pathRenew, req, func(ctx context.Context, r renewRequest) ([]byte, error) {
+		return n.serveRenew(ctx, n.cfg.Node.ID, r)
+	})
+	if err != nil {
+		return err
+	}
+	keyPEM, err := mtls.MarshalKey(key)
+	if err != nil {
+		return err
+	}
+	return n.identity.Replace(cert, keyPEM, n.identity.Material().CA)
+}
+
+func (n *Node) serveRenew(ctx context.Context, peer string, r renewRequest) ([]byte, error) {
+	ca, err := n.clusterCA(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return n.signNode(ctx, ca, peer, r.Names, r.CSR)
+}
+
+// serveIssue issues a client certificate for an operator at another node.
+func (n *Node) serveIssue(ctx context.Context, _ string, r admin.CertRequest) (admin.IssuedCert, error) {
+	return n.issue(ctx, r)
+}
+
+func (n *Node) issue(ctx context.Context, r admin.CertRequest) (admin.IssuedCert, error) {
+	var out admin.IssuedCert
+	ca, err := n.clusterCA(ctx)
+	if err != nil {
+		return out, err
+	}
+	algorithm, err := keyAlgorithm(r.Algorithm)
+	if err != nil {
+		return out, err
+	}
+	p := mtls.ClientProfile{Name: r.Name, Lifetime: r.Lifetime, Key: algorithm}
+	out.CertPEM, out.KeyPEM, err = ca.IssueClient(p, time.Now())
+	if err != nil {
+		return out, faultf(http.StatusBadRequest, "%s", err)
+	}
+	if err := n.noteCert(ctx, out.CertPEM, r.Name, "client"); err != nil {
+		return out, err
+	}
+	block, _ := pem.Decode(out.CertPEM)
+	c, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return out, err
+	}
+	out.Cert = admin.Cert{Serial: mtls.Serial(c), Subject: r.Name, Kind: "client", NotBefore: c.NotBefore, NotAfter: c.NotAfter}
+	out.CAPEM = n.identity.Material().CA
+	return out, nil
+}
+
+func keyAlgorithm(name string) (mtls.KeyAlgorithm, error) {
+	switch name {
+	case "", admin.AlgorithmECDSA:
+		return mtls.ECDSAP256, nil
+	case admin.AlgorithmRSA:
+		return mtls.RSA3072, nil
+	}
+	return "", faultf(http.StatusBadRequest, "key algorithm %q is not known: choose ecdsa, or rsa for old devices", name)
+}
+
+// IssueCert implements admin.Certs.
+func (b backend) IssueCert(ctx context.Context, r admin.CertRequest) (admin.IssuedCert, error) {
+	out, err := askLeader(ctx, b.n, pathIssue, r, b.n.issue)
+	return out, adminError(err)
+}
+
+// ListCerts implements admin.Certs.
+func (b backend) ListCerts(context.Context) ([]admin.Cert, error) {
+	var out []admin.Cert
+	for _, c := range b.n.store.Certs() {
+		out = append(out, admin.Cert{
+			Serial: c.Serial, Subject: c.Subject, Kind: c.Kind, Revoked: c.Revoked,
+			NotBefore: time.Unix(c.NotBefore, 0), NotAfter: time.Unix(c.NotAfter, 0),
+		})
+	}
+	return out, nil
+}
+
+var errNoSuchCert = errors.New("there is no certificate with this serial number: see mqcluster cert list")
+
+// RevokeCert implements admin.Certs.
+func (b backend) RevokeCert(ctx context.Context, serial string) (admin.Change, error) {
+	for _, c := range b.n.store.Certs() {
+		if c.Serial == serial {
+			return b.change(ctx, &logpb.Item{Kind: &logpb.Item_CertPut{CertPut: &logpb.CertPut{
+				Serial: c.Serial, Subject: c.Subject, Kind: c.Kind, NotBefore: c.NotBefore, NotAfter: c.NotAfter, Revoked: true,
+			}}})
+		}
+	}
+	return admin.Change{}, &admin.Error{Kind: admin.NotFound, Msg: errNoSuchCert.Error()}
+}
+
+// CA implements admin.Certs.
+func (b backend) CA(context.Context) ([]byte, error) { return b.n.identity.Material().CA, nil }

@@ -1,0 +1,209 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"os"
+	"sort"
+	"time"
+
+	"github.com/mqcluster/mqcluster/fsm/logpb"
+	"github.com/mqcluster/mqcluster/gossip"
+	mtls "github.com/mqcluster/mqcluster/tls"
+)
+
+// What a node does every now and then, each on its own goroutine until Close.
+func (n *Node) openChores(context.Context) error {
+	for _, chore := range []struct {
+		every time.Duration
+		do    func(context.Context)
+	}{
+		{250 * time.Millisecond, n.checkLease},
+		{time.Second, n.tellDigest},
+		{time.Second, n.lead},
+		{5 * time.Second, n.fetchCA},
+		{time.Minute, n.renewIdentity},
+		{10 * time.Second, n.publishSys},
+	} {
+		n.wg.Go(func() {
+			tick := time.NewTicker(chore.every)
+			defer tick.Stop()
+			for {
+				chore.do(n.ctx)
+				select {
+				case <-n.ctx.Done():
+					return
+				case <-tick.C:
+				}
+			}
+		})
+	}
+	n.wg.Go(n.shareLoop)
+	n.wg.Go(n.expelLoop)
+	return nil
+}
+
+// checkLease lets the broker serve only while this node may.
+func (n *Node) checkLease(context.Context) {
+	n.broker.SetServing(n.consensus.Leased() && !n.draining.Load())
+}
+
+// tellDigest lets the peers check by gossip whether their copy of this node's
+// routes is right.
+func (n *Node) tellDigest(context.Context) {
+	incarnation, version, hash := n.routes.Digest()
+	n.gossip.SetDigest(gossip.Digest{
+		Incarnation: incarnation, Version: version, Hash: hash,
+		Load: uint32(n.broker.Stats().Connected), Level: levelOf(n),
+	})
+}
+
+// lead is what only the leader does: it hands down the secrets and promotes
+// nodes that have caught up.
+func (n *Node) lead(context.Context) {
+	if !n.consensus.IsLeader() {
+		return
+	}
+	blob := n.secrets.renew(time.Now())
+	if blob == nil && n.consensus.Secrets() == nil {
+		blob = n.secrets.blob()
+	}
+	if blob != nil {
+		if err := n.consensus.SetSecrets(blob); err != nil {
+			n.log.Debug("the secrets were not handed down", "err", err)
+		}
+		n.secrets.receive(blob)
+	}
+	n.promote()
+}
+
+// voters is how many of n members vote.
+func voters(n int) int {
+	switch {
+	case n >= 5:
+		return 5
+	case n >= 3:
+		return 3
+	}
+	return 1
+}
+
+// caughtUp is how many entries a node may be behind and still be promoted.
+const caughtUp = 2000
+
+// promote makes voters of members that have caught up: in pairs, because an even
+// number of voters bears no more failures than one less.
+func (n *Node) promote() {
+	st := n.consensus.Status()
+	applied := map[string]uint64{}
+	for _, l := range st.Leases {
+		if l.Age < n.cfg.Raft.Lease {
+			applied[l.Node] = l.AppliedIndex
+		}
+	}
+	voting := map[string]bool{}
+	for _, s := range st.Servers {
+		voting[s.Node] = s.Voter
+	}
+	members := n.store.Members()
+	have := 0
+	var ready []*logpb.Member
+	for _, m := range members {
+		switch at, up := applied[m.Node]; {
+		case voting[m.Node]:
+			have++
+			if !m.Voter {
+				n.noteVoter(m)
+			}
+		case up && at+caughtUp >= st.CommitIndex:
+			ready = append(ready, m)
+		}
+	}
+	missing := voters(len(members)) - have
+	if missing <= 0 || len(ready) < missing {
+		return
+	}
+	sort.Slice(ready, func(i, j int) bool { return ready[i].JoinedAt < ready[j].JoinedAt })
+	for _, m := range ready[:missing] {
+		if err := n.consensus.Promote(m.Node, m.Store, m.Address); err != nil {
+			n.log.Warn("a node was not promoted to voter; tried again", "member", m.Node, "err", err)
+			return
+		}
+		n.log.Info("a node votes now", "member", m.Node)
+		n.noteVoter(m)
+	}
+}
+
+// noteVoter writes into the state what raft's configuration says.
+func (n *Node) noteVoter(m *logpb.Member) {
+	put := &logpb.MemberPut{Node: m.Node, Store: m.Store, Address: m.Address, Voter: true}
+	if err := n.propose(n.ctx, &logpb.Item{Kind: &logpb.Item_MemberPut{MemberPut: put}}); err != nil {
+		n.log.Warn("a voter was not noted; tried again", "member", m.Node, "err", err)
+	}
+}
+
+// isVoter tells whether a member votes, by the state.
+func (n *Node) isVoter(node string) bool {
+	for _, m := range n.store.Members() {
+		if m.Node == node {
+			return m.Voter
+		}
+	}
+	return false
+}
+
+// fetchCA gets the CA key, which voters have, from the leader.
+func (n *Node) fetchCA(ctx context.Context) {
+	if _, err := os.Stat(n.dir.ca()); err == nil || !n.isVoter(n.cfg.Node.ID) {
+		return
+	}
+	var out caAnswer
+	leader, ok := n.consensus.Leader()
+	if !ok || leader == n.cfg.Node.ID {
+		return
+	}
+	if err := n.call(ctx, leader, pathCA, none{}, &out); err != nil {
+		n.log.Debug("the CA key was not fetched; tried again", "err", err)
+		return
+	}
+	ca, err := mtls.ParseCA(out.Cert, out.Key)
+	if err == nil {
+		err = n.saveCA(ca)
+	}
+	if err != nil {
+		n.log.Warn("the CA key was not saved; tried again", "err", err)
+	}
+}
+
+// saveCA is all or nothing, so that the directory stands for a whole CA.
+func (n *Node) saveCA(ca *mtls.CA) error {
+	tmp := n.dir.ca() + ".new"
+	if err := errors.Join(os.RemoveAll(tmp), os.MkdirAll(tmp, 0o700)); err != nil {
+		return err
+	}
+	if err := ca.Save(tmp); err != nil {
+		return err
+	}
+	return errors.Join(os.Rename(tmp, n.dir.ca()), syncDir(string(n.dir)))
+}
+
+// renewIdentity asks for a new certificate in good time.
+func (n *Node) renewIdentity(ctx context.Context) {
+	if time.Now().Before(mtls.RenewAt(n.identity.Leaf())) {
+		return
+	}
+	if err := n.renew(ctx); err != nil {
+		n.log.Warn("the node's certificate was not renewed; tried again", "until", n.identity.NotAfter(), "err", err)
+		return
+	}
+	n.log.Info("the node's certificate was renewed", "until", n.identity.NotAfter())
+}
+
+func levelOf(n *Node) uint32 {
+	for _, m := range n.store.Members() {
+		if m.Node == n.cfg.Node.ID {
+			return m.Level
+		}
+	}
+	return 0
+}

@@ -1,0 +1,115 @@
+package node
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"time"
+
+	"github.com/mqcluster/mqcluster/broker"
+	"github.com/mqcluster/mqcluster/broker/listener"
+	mtls "github.com/mqcluster/mqcluster/tls"
+)
+
+const (
+	// unauthenticatedBytes is what all connections that have not proved who they
+	// are may make the node hold.
+	unauthenticatedBytes = 64 << 20
+	// certCheck is how often certificate files are looked at.
+	certCheck = 10 * time.Second
+)
+
+func (n *Node) openBroker(ctx context.Context) (err error) {
+	l := n.cfg.Limits
+	n.broker, err = broker.Open(ctx, broker.Config{
+		MaxPacketSize: int(l.MaxPacketSize), ReceiveMaximum: l.ReceiveMaximum, MaxInflight: l.MaxInflight,
+		MaxSubscriptions: l.MaxSubscriptions, MaxQueuedBytes: int(l.ClientBuffer), TopicAliasMaximum: l.TopicAliasMaximum,
+		MaxSessionExpiry: uint32(l.PersistentClientExpiration / time.Second), MaxKeepAlive: uint16(l.MaxKeepAlive / time.Second),
+		ConnectTimeout: l.ConnectTimeout, UnservedTimeout: n.cfg.Drain.IsolatedAfter,
+	}, broker.Deps{
+		Log: brokerLog{n}, Routes: n.routes, Auth: authenticator{n},
+		Logger: n.log, Registerer: n.reg, NodeID: n.cfg.Node.ID,
+	})
+	if err != nil {
+		return err
+	}
+	n.push("broker", n.broker.Close)
+	return nil
+}
+
+func (n *Node) openListeners(ctx context.Context) error {
+	budget := listener.NewBudget(n.cfg.Limits.UnauthenticatedConnections, unauthenticatedBytes)
+	for i := range n.cfg.Listeners {
+		if err := n.openListener(ctx, &n.cfg.Listeners[i], budget); err != nil {
+			return err
+		}
+	}
+	n.serving.Store(true)
+	return nil
+}
+
+func (n *Node) openListener(ctx context.Context, c *Listener, budget *listener.Budget) error {
+	var settings func() *tls.Config
+	if c.Secure() {
+		t, err := mtls.OpenListener(mtls.ListenerConfig{
+			CertFile: c.TLS.CertFile, KeyFile: c.TLS.KeyFile, KeyPassFile: c.TLS.KeyPassFile,
+			ClientCAFile: c.TLS.ClientCAFile, RequireClientCert: c.TLS.RequireClientCert,
+			RequestClientCert: c.Identity == IdentityCN || c.Identity == IdentitySAN,
+			MinVersion:        c.TLS.MinVersion, Ciphers: c.TLS.Ciphers, Revoked: n.store.Revoked,
+		}, n.identity)
+		if err != nil {
+			return err
+		}
+		n.addTLS(t)
+		n.wg.Go(func() {
+			t.Watch(n.ctx, certCheck, func(err error) {
+				if err != nil {
+					n.log.Error("changed certificate files are not used", "listener", c.Name, "err", err)
+					return
+				}
+				n.log.Info("certificate files were reloaded", "listener", c.Name)
+			})
+		})
+		settings = t.Config
+	} else {
+		n.log.Warn("a listener without TLS: passwords and messages can be read on the way", "listener", c.Name, "address", c.Address)
+	}
+	var from []string
+	for _, p := range c.ProxyFrom {
+		from = append(from, p.String())
+	}
+	l, err := listener.Open(ctx, listener.Config{
+		Name: c.Name, Address: c.Address, Kind: c.Kind, MaxConnections: c.MaxConnections,
+		ConnectRate: float64(c.ConnectRate), HandshakeTimeout: n.cfg.Limits.ConnectTimeout,
+		ProxyFrom: from, Path: c.Path, AllowedOrigins: c.AllowedOrigins,
+	}, listener.Deps{TLS: settings, Serve: n.serveClient, Budget: budget, Logger: n.log, Registerer: n.reg})
+	if err != nil {
+		return err
+	}
+	n.listeners = append(n.listeners, l)
+	n.push("listener "+c.Name, l.Close)
+	n.log.Info("listening", "listener", c.Name, "address", l.Addr().String())
+	return nil
+}
+
+// addTLS gives a listener the ticket keys that the cluster shares.
+func (n *Node) addTLS(t *mtls.Listener) {
+	n.secrets.mu.Lock()
+	keys := n.secrets.keys.Tickets
+	n.secrets.mu.Unlock()
+	n.tlsMu.Lock()
+	defer n.tlsMu.Unlock()
+	n.tls = append(n.tls, t)
+	if len(keys) > 0 {
+		t.SetTicketKeys(keys)
+	}
+}
+
+// serveClient passes a connection to the broker.
+func (n *Node) serveClient(ctx context.Context, c net.Conn, info listener.Info) {
+	ci := broker.ConnInfo{Listener: info.Listener, Remote: info.Remote, Greeted: info.Greeted, Authenticated: info.Authenticated}
+	if info.TLS != nil {
+		ci.Certificates = info.TLS.PeerCertificates
+	}
+	n.broker.Serve(ctx, c, ci)
+}

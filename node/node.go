@@ -1,0 +1,208 @@
+// Package node opens, runs and closes one node: it is where the parts meet.
+// Each adapter (broker, consensus, mesh, gossip, admin, tls) declares the small
+// interfaces it needs; the types of this package that implement them only pass
+// calls on, and hold no rules of their own.
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/mqcluster/mqcluster/admin"
+	"github.com/mqcluster/mqcluster/auth"
+	"github.com/mqcluster/mqcluster/broker"
+	"github.com/mqcluster/mqcluster/broker/listener"
+	"github.com/mqcluster/mqcluster/consensus"
+	"github.com/mqcluster/mqcluster/fsm"
+	"github.com/mqcluster/mqcluster/gossip"
+	"github.com/mqcluster/mqcluster/mesh"
+	"github.com/mqcluster/mqcluster/mesh/forward"
+	mtls "github.com/mqcluster/mqcluster/tls"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+)
+
+// Deps of a Node.
+type Deps struct {
+	Logger *slog.Logger
+	// Version of the binary, told to the other nodes.
+	Version string
+	// Fatal ends the process: the node cannot go on without risk to what it has
+	// acknowledged. It does not return.
+	Fatal func(error)
+}
+
+// Node is one running node.
+type Node struct {
+	cfg  Config
+	deps Deps
+	log  *slog.Logger
+	reg  *prometheus.Registry
+	dir  dataDir
+
+	identity  *mtls.Identity
+	store     *fsm.Store
+	mesh      *mesh.Mesh
+	consensus *consensus.Consensus
+	routes    *forward.Forwarder
+	gossip    *gossip.Gossip
+	broker    *broker.Broker
+	verifier  *auth.Verifier
+	memory    *auth.Memory
+	secrets   *secrets
+	recheck   chan struct{}   // users changed
+	shared    chan auth.Entry // verified here, to be told to the peers
+	listeners []*listener.Listener
+	tlsMu     sync.Mutex
+	tls       []*mtls.Listener
+	admin     *admin.Server
+	book      addressBook
+	events    gate
+
+	started   time.Time
+	serving   atomic.Bool
+	draining  atomic.Bool
+	known     atomic.Bool   // the state has had this node as a member
+	delivered atomic.Uint64 // log index up to which events were observed
+	left      chan struct{} // closed when the node has left the cluster
+	leave     sync.Once
+
+	ctx      context.Context
+	cancel   context.CancelFunc
+	wg       sync.WaitGroup
+	cleanups []cleanup
+	closing  sync.Once
+	closeErr error
+}
+
+// cleanup is pushed right after its part exists and runs in reverse order.
+type cleanup struct {
+	name string
+	run  func() error
+}
+
+// Open starts a node whose data directory init or join has made. It returns
+// when the node accepts connections on its listeners, which may be before the
+// cluster has a leader: /readyz tells. An Open that fails leaves nothing behind.
+func Open(ctx context.Context, cfg Config, deps Deps) (_ *Node, err error) {
+	if deps.Logger == nil {
+		deps.Logger = slog.New(slog.DiscardHandler)
+	}
+	if deps.Fatal == nil {
+		deps.Fatal = func(err error) { panic(err) }
+	}
+	n := &Node{
+		cfg: cfg, deps: deps, log: deps.Logger,
+		reg: prometheus.NewRegistry(), dir: dataDir(cfg.DataDir),
+		started: time.Now(), left: make(chan struct{}), recheck: make(chan struct{}, 1),
+	}
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.Close())
+		}
+	}()
+	n.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	for _, step := range []struct {
+		name string
+		open func(context.Context) error
+	}{
+		{"data directory", n.openDir},
+		{"identity", n.openIdentity},
+		{"state", n.openStore},
+		{"mesh", n.openMesh},
+		{"routes", n.openRoutes},
+		{"passwords", n.openAuth},
+		{"log", n.openConsensus},
+		{"broker", n.openBroker},
+		{"control", n.openControl},
+		{"gossip", n.openGossip},
+		{"mesh", n.startMesh},
+		{"admin", n.openAdmin},
+		{"listeners", n.openListeners},
+		{"chores", n.openChores},
+	} {
+		if err := step.open(ctx); err != nil {
+			return nil, fmt.Errorf("start node %s: %w", cfg.Node.ID, err)
+		}
+	}
+	return n, nil
+}
+
+func (n *Node) push(name string, run func() error) {
+	n.cleanups = append(n.cleanups, cleanup{name, run})
+}
+
+// Left is closed when the node was removed from the cluster and is to stop.
+func (n *Node) Left() <-chan struct{} { return n.left }
+
+// Close drains and stops the node: clients are sent away, what is in flight is
+// finished or failed, leadership is handed over. It is idempotent.
+func (n *Node) Close() error {
+	n.closing.Do(func() {
+		n.cancel()
+		var errs []error
+		for _, c := range slices.Backward(n.cleanups) {
+			if err := c.run(); err != nil {
+				errs = append(errs, fmt.Errorf("close %s: %w", c.name, err))
+			}
+		}
+		n.wg.Wait()
+		n.closeErr = errors.Join(errs...)
+	})
+	return n.closeErr
+}
+
+// openDir checks that the data directory was initialised and takes its lock.
+func (n *Node) openDir(context.Context) error {
+	if !n.dir.initialised() {
+		return fmt.Errorf("the data directory %s holds no node: make the first node of a cluster with mqcluster init, or add this one with mqcluster join", n.dir)
+	}
+	unlock, err := n.dir.lock()
+	if err != nil {
+		return err
+	}
+	n.push("data directory", unlock)
+	return nil
+}
+
+func (n *Node) openIdentity(context.Context) error {
+	m, err := n.dir.read()
+	if err != nil {
+		return err
+	}
+	id, err := mtls.OpenIdentity(n.dir.tls(), m.ClusterID)
+	if errors.Is(err, mtls.ErrExpired) {
+		// A node that was off for longer than its certificate lives, and holds the
+		// CA key, may renew its own.
+		if ca, caErr := mtls.LoadCA(n.dir.ca()); caErr == nil {
+			id, err = mtls.RenewExpired(n.dir.tls(), ca, 0, time.Now())
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if id.ID() != n.cfg.Node.ID {
+		return fmt.Errorf("the data directory %s belongs to node %s, not to node %s: correct node.id or data_dir", n.dir, id.ID(), n.cfg.Node.ID)
+	}
+	n.identity = id
+	return nil
+}
+
+func (n *Node) openStore(ctx context.Context) error {
+	s, err := fsm.Open(ctx, fsm.Config{Dir: n.dir.state(), Node: n.cfg.Node.ID}, fsm.Deps{
+		Logger: n.log, Observe: n.events.observe, Halt: n.deps.Fatal,
+	})
+	if err != nil {
+		return err
+	}
+	n.store = s
+	n.push("state", s.Close)
+	return nil
+}

@@ -1,0 +1,272 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/mqcluster/mqcluster/admin"
+	"github.com/mqcluster/mqcluster/fsm"
+	"github.com/mqcluster/mqcluster/fsm/logpb"
+)
+
+// health answers the probes.
+type health struct{ n *Node }
+
+// Live implements admin.Health: a process that answers is alive; what kills it
+// ends it.
+func (health) Live() error { return nil }
+
+// readyLag is how many committed entries a ready node may still have to apply.
+const readyLag = 10_000
+
+// Ready implements admin.Health.
+func (h health) Ready() admin.Readiness {
+	n := h.n
+	st := n.consensus.Status()
+	r := admin.Readiness{
+		Lease:    st.Leased,
+		CaughtUp: st.AppliedIndex+readyLag >= st.CommitIndex && st.CommitIndex > 0,
+		Serving:  n.serving.Load() && !n.draining.Load(),
+	}
+	for _, c := range []struct {
+		ok  bool
+		why string
+	}{
+		{r.Lease, "no lease: the node does not reach a leader with a majority"},
+		{r.CaughtUp, "the node has not caught up with the log"},
+		{r.Serving, "the node is starting or draining"},
+	} {
+		if !c.ok {
+			r.Reasons = append(r.Reasons, c.why)
+		}
+	}
+	return r
+}
+
+// nodeStatus is what a node tells the others of itself.
+type nodeStatus struct {
+	Applied uint64 `json:"applied"`
+	Clients int    `json:"clients"`
+	Version string `json:"version"`
+	Lease   int64  `json:"lease_ms"`
+}
+
+func (n *Node) serveNode(context.Context, string, none) (nodeStatus, error) { return n.self(), nil }
+
+func (n *Node) self() nodeStatus {
+	st := n.consensus.Status()
+	return nodeStatus{
+		Applied: st.AppliedIndex, Clients: int(n.broker.Stats().Connected),
+		Version: n.deps.Version, Lease: max(0, st.LeaseLeft.Milliseconds()),
+	}
+}
+
+// askTimeout bounds how long status waits for a node.
+const askTimeout = time.Second
+
+// Status implements admin.Cluster: what this node knows, and what the others
+// answer when asked.
+func (b backend) Status(ctx context.Context) (admin.Status, error) {
+	n := b.n
+	st := n.consensus.Status()
+	name, _ := n.store.Setting(settingClusterName)
+	out := admin.Status{
+		ClusterID: n.identity.ClusterID(), ClusterName: name, Node: n.cfg.Node.ID, Version: n.deps.Version,
+		Leader: st.Leader, Readiness: health{n}.Ready(), Draining: n.draining.Load(),
+		Term: st.Term, LastIndex: st.LastIndex, CommitIndex: st.CommitIndex, AppliedIndex: st.AppliedIndex,
+		Level: fsm.Level,
+	}
+	members := n.store.Members()
+	out.Members = make([]admin.Member, len(members))
+	var wg sync.WaitGroup
+	for i, m := range members {
+		wg.Go(func() { out.Members[i] = n.describe(ctx, m, st.Leader) })
+	}
+	wg.Wait()
+	up, all := 0, 0
+	for i, m := range members {
+		if m.Voter {
+			all++
+			if out.Members[i].Up {
+				up++
+			}
+		}
+	}
+	out.Quorum = st.Leader != "" && up > all/2
+	return out, nil
+}
+
+// describe asks a member how it is.
+func (n *Node) describe(ctx context.Context, m *logpb.Member, leader string) admin.Member {
+	out := admin.Member{Node: m.Node, Address: m.Address, Role: admin.RoleNonVoter, Lease: -1, Version: m.Version}
+	switch {
+	case m.Node == leader:
+		out.Role = admin.RoleLeader
+	case m.Voter:
+		out.Role = admin.RoleVoter
+	}
+	s := n.self()
+	if m.Node != n.cfg.Node.ID {
+		ctx, cancel := context.WithTimeout(ctx, askTimeout)
+		defer cancel()
+		if err := n.call(ctx, m.Node, pathNode, none{}, &s); err != nil {
+			return out
+		}
+	}
+	out.Up, out.Applied, out.Clients, out.Version, out.Lease = true, s.Applied, s.Clients, s.Version, s.Lease
+	return out
+}
+
+// ListSessions implements admin.Sessions.
+func (b backend) ListSessions(_ context.Context, r admin.SessionRequest) ([]admin.Session, error) {
+	if r.Limit <= 0 {
+		r.Limit = 1000
+	}
+	var out []admin.Session
+	for _, s := range b.n.store.Sessions(r.Prefix, r.Limit) {
+		out = append(out, admin.Session{
+			Client: s.Client, User: s.User, Node: s.Owner, Address: s.Address,
+			Protocol: int(s.Protocol), Subscriptions: len(s.Subscriptions), Expiry: s.Expiry,
+		})
+	}
+	return out, nil
+}
+
+// EndSession implements admin.Sessions.
+func (b backend) EndSession(ctx context.Context, client string) (admin.Change, error) {
+	return b.change(ctx, &logpb.Item{Kind: &logpb.Item_SessionEnd{SessionEnd: &logpb.SessionEnd{Client: client}}})
+}
+
+// Drain implements admin.Cluster.
+func (b backend) Drain(ctx context.Context, r admin.DrainRequest) (admin.DrainResult, error) {
+	n := b.n
+	if r.Off {
+		n.draining.Store(false)
+		return admin.DrainResult{Left: int(n.broker.Stats().Connected)}, nil
+	}
+	before := int(n.broker.Stats().Connected)
+	n.drain(ctx, r.Timeout)
+	left := int(n.broker.Stats().Connected)
+	return admin.DrainResult{Sent: before - left, Left: left}, nil
+}
+
+// drain makes the node not ready and sends its clients away.
+func (n *Node) drain(ctx context.Context, timeout time.Duration) {
+	if timeout <= 0 {
+		timeout = n.cfg.Drain.Timeout
+	}
+	n.draining.Store(true)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	if err := n.broker.Drain(ctx); err != nil {
+		n.log.Warn("not every client was sent away in time", "err", err)
+	}
+}
+
+// Leave implements admin.Cluster: it removes this node, or another one that will
+// not come back, from the cluster.
+func (b backend) Leave(ctx context.Context, r admin.LeaveRequest) (admin.Change, error) {
+	n := b.n
+	if r.Node == "" {
+		r.Node = n.cfg.Node.ID
+	}
+	if r.Node == n.cfg.Node.ID {
+		n.drain(ctx, 0)
+		if n.consensus.IsLeader() {
+			if err := n.handOver(ctx); err != nil {
+				return admin.Change{}, adminError(err)
+			}
+		}
+	}
+	index, err := askLeader(ctx, n, pathLeave, r, n.expel)
+	return admin.Change{Index: index, NotApplied: []string{}}, adminError(err)
+}
+
+// handOver makes another node the leader, because a leader cannot expel itself.
+func (n *Node) handOver(ctx context.Context) error {
+	if err := n.consensus.TransferLeadership(); err != nil {
+		return faultf(http.StatusConflict, "node %s leads and no other voter can take over: add nodes first, or stop the cluster (%s)", n.cfg.Node.ID, err)
+	}
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if leader, ok := n.consensus.Leader(); ok && leader != n.cfg.Node.ID {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return errNoLeader
+		case <-tick.C:
+		}
+	}
+}
+
+func (n *Node) serveLeave(ctx context.Context, peer string, r admin.LeaveRequest) (uint64, error) {
+	if r.Node == "" {
+		r.Node = peer
+	}
+	if r.Node == peer {
+		r.Force = true // it drained and asks for itself
+	}
+	return n.expel(ctx, r)
+}
+
+// expel removes a member. A voter goes from raft's configuration before it goes
+// from the state, so that the quorum is never counted with a node that is gone.
+func (n *Node) expel(ctx context.Context, r admin.LeaveRequest) (uint64, error) {
+	var m *logpb.Member
+	for _, have := range n.store.Members() {
+		if have.Node == r.Node {
+			m = have
+		}
+	}
+	switch {
+	case m == nil:
+		return 0, faultf(http.StatusNotFound, "there is no member %s: see mqcluster status", r.Node)
+	case m.Node == n.cfg.Node.ID:
+		return 0, faultf(http.StatusConflict, "node %s is the only one that could lead: add nodes first, or stop the cluster", m.Node)
+	case m.Incarnation != 0 && !r.Force:
+		return 0, faultf(http.StatusConflict, "node %s is up: run mqcluster leave there, or use --force", m.Node)
+	}
+	if err := n.consensus.Remove(m.Node, m.Store); err != nil {
+		return 0, fmt.Errorf("remove node %s from the log's voters: %w", m.Node, err)
+	}
+	for _, c := range n.store.Certs() {
+		if c.Kind != "node" || c.Subject != m.Node || c.Revoked {
+			continue
+		}
+		put := &logpb.CertPut{Serial: c.Serial, Subject: c.Subject, Kind: c.Kind, NotBefore: c.NotBefore, NotAfter: c.NotAfter, Revoked: true}
+		if err := n.propose(ctx, &logpb.Item{Kind: &logpb.Item_CertPut{CertPut: put}}); err != nil {
+			return 0, err
+		}
+	}
+	res, err := n.proposeResult(ctx, &logpb.Item{Kind: &logpb.Item_MemberRemove{MemberRemove: &logpb.MemberRemove{Node: m.Node, Store: m.Store}}})
+	n.log.Info("a node left", "member", m.Node)
+	return res.Pos.Index(), err
+}
+
+var errLeft = errors.New("this node was removed from the cluster: empty its data directory before it joins again")
+
+// checkRemoved ends the node when the state no longer has it.
+func (n *Node) checkRemoved() {
+	members := n.store.Members()
+	if len(members) == 0 {
+		return
+	}
+	known := false
+	for _, m := range members {
+		known = known || m.Node == n.cfg.Node.ID
+	}
+	if known {
+		n.known.Store(true)
+	} else if n.known.Load() {
+		n.leave.Do(func() {
+			n.log.Warn(errLeft.Error())
+			close(n.left)
+		})
+	}
+}
