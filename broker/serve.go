@@ -32,7 +32,7 @@ type incoming struct {
 	marks   bool // PUBRECs of this batch wait to be logged; under client.mu
 
 	connected  bool
-	disconnect bool // DISCONNECT came
+	disconnect bool           // DISCONNECT came
 	release    *logpb.Release // what DISCONNECT says of it
 }
 
