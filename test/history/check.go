@@ -33,6 +33,10 @@ type Options struct {
 	MaxSilence time.Duration
 	// QoS0 demands messages of QoS 0 as well: the mesh was whole all the time.
 	QoS0 bool
+	// Settled, if not 0, is how long after the receiver's acknowledgement a QoS 1
+	// message must not come again, not even with DUP after a reconnect. It must
+	// be longer than the broker takes to write acknowledgements down.
+	Settled time.Duration
 	// TakeoverGrace is how long a connection may live on after another one with
 	// its client id was acknowledged; 0 means a second.
 	TakeoverGrace time.Duration

@@ -1,5 +1,7 @@
 package history
 
+import "time"
+
 // flow is what P6 orders: one publisher's messages of one topic and QoS, as one
 // session receives them.
 type flow struct {
@@ -19,11 +21,16 @@ type progress struct {
 // judgeDeliveries judges everything that one session received.
 func (c *check) judgeDeliveries(s *session) {
 	flows := map[flow]*progress{}
-	seen := map[string]Event{}
-	count := map[string]int{}
+	seen := map[string]*deliveries{}
 	for _, e := range s.events {
-		if e.Kind == Released {
+		switch e.Kind {
+		case Released:
 			delete(s.inFlight, e.PacketID)
+			continue
+		case ReceiveAcked:
+			if d := seen[e.Message]; d != nil {
+				d.acked = &e
+			}
 			continue
 		}
 		m := c.messages[e.Message]
@@ -33,18 +40,21 @@ func (c *check) judgeDeliveries(s *session) {
 		if e.QoS == 2 && c.repeatedQoS2(s, e) {
 			continue
 		}
-		before, again := seen[e.Message]
-		if again {
-			c.judgeAgain(s, m, before, e, count[e.Message])
-			c.report.Stats.Repeated++
-		} else {
+		d, again := seen[e.Message]
+		if !again {
+			d = &deliveries{}
+			seen[e.Message] = d
 			c.report.Stats.Delivered++
 			if e.At <= s.drained {
 				s.got[e.Message] = e
 			}
 		}
-		seen[e.Message] = e
-		count[e.Message]++
+		d.note(e)
+		if again {
+			c.judgeAgain(s, m, d, e)
+			c.report.Stats.Repeated++
+		}
+		d.last = e
 		if !e.Retain && !s.shares {
 			c.judgeOrder(flows, m, e, again, s.copies(m))
 		}
@@ -118,25 +128,59 @@ func (s *session) copies(m *message) int {
 	return max(n, 1)
 }
 
-// judgeAgain judges a delivery of a message that was delivered before, as often
-// as count says.
-func (c *check) judgeAgain(s *session, m *message, before, e Event, count int) {
-	if count < s.copies(m) || e.Retain {
+// deliveries is how often one message came to one session.
+type deliveries struct {
+	last  Event
+	all   int
+	fresh int    // without DUP
+	here  int    // on the newest connection
+	acked *Event // the newest acknowledgement by the receiver
+}
+
+func (d *deliveries) note(e Event) {
+	if d.last.History != e.History || d.last.Conn != e.Conn {
+		d.here = 0
+	}
+	d.all++
+	d.here++
+	if !e.Dup {
+		d.fresh++
+	}
+}
+
+// judgeAgain judges a delivery of a message that was delivered before. For each
+// time that it was sent and each subscription that it matches, a message may come
+// once on every connection, and once without DUP.
+func (c *check) judgeAgain(s *session, m *message, d *deliveries, e Event) {
+	copies := s.copies(m)
+	if e.Retain || d.all <= copies {
 		return
 	}
-	shows := append(append([]Event{}, m.sent...), before, e)
-	resent := len(m.sent) > 1
-	sameConn := before.History == e.History && before.Conn == e.Conn
+	shows := append(append([]Event{}, m.sent...), d.last, e)
+	allowed := copies * len(m.sent)
+	settle := c.options.Settled
 	switch {
 	case e.QoS == 2:
 		c.violate(RuleOnce, shows, "%s received %q twice", s.client, m.id)
-	case e.QoS == 0 && !resent:
+	case e.QoS == 0 && d.all > allowed:
 		c.violate(RuleRepeat, shows, "%s received %q twice at QoS 0", s.client, m.id)
-	case sameConn && !resent:
-		c.violate(RuleRepeat, shows, "%s received %q twice on one connection, and it was sent once", s.client, m.id)
-	case !sameConn && !resent && !e.Dup:
+	case d.here > allowed:
+		c.violate(RuleRepeat, shows, "%s received %q %d times on one connection, and it was sent %d times", s.client, m.id, d.here, len(m.sent))
+	case d.fresh > allowed:
 		c.violate(RuleRepeat, shows, "%s received %q again without DUP", s.client, m.id)
+	case settle > 0 && d.acked != nil && len(m.sent) == 1 && s.endAfter(*d.acked)-d.acked.At > settle:
+		c.violate(RuleRepeat, append(shows, *d.acked), "%s received %q again, long after it had acknowledged it", s.client, m.id)
 	}
+}
+
+// endAfter is when the connection of an event ended.
+func (s *session) endAfter(e Event) time.Duration {
+	for _, cn := range s.conns {
+		if cn.asked.History == e.History && cn.asked.Conn == e.Conn && cn.end != nil {
+			return cn.end.At
+		}
+	}
+	return e.At
 }
 
 // judgeOrder judges a delivery against those of the same flow before it. First

@@ -30,7 +30,7 @@ const (
 	PublishUnknown   Kind = "publish unknown" // given up: the session is gone
 	Received         Kind = "received"        // a PUBLISH: Message, Topic, QoS, PacketID, Dup, Retain, Sum
 	Released         Kind = "released"        // a PUBREL: PacketID
-	ReceiveAcked     Kind = "receive acked"   // PUBACK, PUBREC or PUBCOMP was written: PacketID
+	ReceiveAcked     Kind = "receive acked"   // PUBACK, PUBREC or PUBCOMP was written: PacketID, Message of a PUBLISH
 	Disconnected     Kind = "disconnected"    // by the client itself; Expiry as of then
 	Lost             Kind = "lost"            // by anything else; Reason of a DISCONNECT
 	// Drained: whoever runs the test says that by now everything owed must have

@@ -50,7 +50,7 @@ type client struct {
 	readErr error     // why packets was closed
 }
 
-func newClient(rec *Recorder, at Endpoint, name, id string) *client {
+func newClient(rec *Recorder, at Endpoint, name, id string, expiry uint32) *client {
 	if at.Version == 0 {
 		at.Version = 5
 	}
@@ -60,7 +60,10 @@ func newClient(rec *Recorder, at Endpoint, name, id string) *client {
 	if id == "" {
 		id = name
 	}
-	return &client{rec: rec, at: at, name: name, id: id}
+	if at.Version < 5 && expiry > 0 {
+		expiry = Never // before MQTT 5 a session has no other end
+	}
+	return &client{rec: rec, at: at, name: name, id: id, expiry: expiry, clean: expiry == 0}
 }
 
 // add records e of the current connection.
@@ -120,9 +123,7 @@ func (c *client) try(ctx context.Context) (present bool, err error) {
 
 func (c *client) connectPacket() rawmqtt.Connect {
 	o := rawmqtt.Connect{ClientID: c.id, KeepAlive: 30, CleanStart: c.clean}
-	if c.at.Version < 5 {
-		o.CleanStart = c.clean || c.expiry == 0
-	} else if c.expiry > 0 {
+	if c.at.Version == 5 && c.expiry > 0 {
 		o.Properties = []rawmqtt.Property{rawmqtt.Int(rawmqtt.SessionExpiry, c.expiry)}
 	}
 	if c.at.Username != "" {
@@ -164,14 +165,42 @@ func (c *client) ping() error {
 }
 
 // hangUp ends the connection and records why it is lost; reason is that of a
-// DISCONNECT, 0 if none came.
+// DISCONNECT, 0 if none came so far. A write often fails before the DISCONNECT
+// that explains it is read.
 func (c *client) hangUp(reason byte, err error) {
+	if reason == 0 {
+		reason = c.lastWords()
+	}
 	c.drop()
 	e := Event{Kind: Lost, Reason: reason}
 	if err != nil {
 		e.Note = err.Error()
 	}
 	c.add(e)
+}
+
+// lastWordsTimeout is how long a failed connection may take to say why.
+const lastWordsTimeout = 200 * time.Millisecond
+
+// lastWords passes over what is not handled yet and returns the reason of a
+// DISCONNECT, 0 if there is none. What is passed over was neither recorded nor
+// acknowledged, so the broker still owes it.
+func (c *client) lastWords() byte {
+	limit := time.NewTimer(lastWordsTimeout)
+	defer limit.Stop()
+	for {
+		select {
+		case p, ok := <-c.packets:
+			if !ok {
+				return 0
+			}
+			if p.Type == rawmqtt.DISCONNECT {
+				return p.Reason
+			}
+		case <-limit.C:
+			return 0
+		}
+	}
 }
 
 // leave ends the connection in good order.

@@ -16,9 +16,10 @@ func (c *check) judgeOwed(s *session) {
 	if s.over && !present || s.unsure {
 		return
 	}
-	missing := map[string][]*message{} // by rule and publisher
-	heard := map[*sub]bool{}           // something owed has come
-	var keys []string
+	type fault struct{ rule, publisher string }
+	missing := map[fault][]*message{}
+	heard := map[*sub]bool{} // something owed has come
+	var faults []fault
 	for _, m := range c.order {
 		b := c.owing(s, m)
 		if b == nil {
@@ -33,14 +34,14 @@ func (c *check) judgeOwed(s *session) {
 			heard[b] = true
 			continue
 		}
-		key := c.ruleFor(s, m, heard[b]) + "\x00" + m.first().History
-		if missing[key] == nil {
-			keys = append(keys, key)
+		f := fault{c.ruleFor(s, m, heard[b]), m.first().History}
+		if missing[f] == nil {
+			faults = append(faults, f)
 		}
-		missing[key] = append(missing[key], m)
+		missing[f] = append(missing[f], m)
 	}
-	for _, key := range keys {
-		c.explainMissing(s, missing[key], present, heard)
+	for _, f := range faults {
+		c.explainMissing(s, f.rule, missing[f], present)
 	}
 }
 
@@ -79,7 +80,7 @@ func (c *check) ruleFor(s *session, m *message, heard bool) string {
 	return RuleDurable
 }
 
-func (c *check) explainMissing(s *session, lost []*message, present bool, heard map[*sub]bool) {
+func (c *check) explainMissing(s *session, rule string, lost []*message, present bool) {
 	m := lost[0]
 	b := c.owing(s, m)
 	shows := []Event{b.suback, m.first()}
@@ -105,7 +106,7 @@ func (c *check) explainMissing(s *session, lost []*message, present bool, heard 
 	if !present {
 		what += " and its session never came back"
 	}
-	c.violate(c.ruleFor(s, m, heard[b]), shows, "%s", what)
+	c.violate(rule, shows, "%s", what)
 }
 
 // shared is a shared subscription's group.

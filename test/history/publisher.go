@@ -66,10 +66,8 @@ func StartPublisher(ctx context.Context, rec *Recorder, cfg PublisherConfig) *Pu
 	if cfg.Window == 0 {
 		cfg.Window = 20
 	}
-	p := &Publisher{client: newClient(rec, cfg.Endpoint, cfg.Name, cfg.ClientID), cfg: cfg,
+	p := &Publisher{client: newClient(rec, cfg.Endpoint, cfg.Name, cfg.ClientID, cfg.Expiry), cfg: cfg,
 		halt: make(chan struct{}), done: make(chan struct{})}
-	p.client.expiry = cfg.Expiry
-	p.client.clean = cfg.Expiry == 0
 	ctx, p.cancel = context.WithCancel(ctx)
 	go p.run(ctx)
 	return p

@@ -50,7 +50,7 @@ type session struct {
 	client string
 	conns  []*conn
 	subs   []*sub
-	events []Event // Received and Released, in order
+	events []Event // Received, Released and ReceiveAcked, in order
 	expiry uint32
 	over   bool
 	// unsure: it was there before anything that is recorded.
@@ -122,7 +122,7 @@ func (c *check) step(st *clientState, cn *conn, e Event) {
 		if s != nil {
 			s.subscription(e)
 		}
-	case Received, Released:
+	case Received, Released, ReceiveAcked:
 		if s != nil {
 			s.events = append(s.events, e)
 		}

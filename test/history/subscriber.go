@@ -44,14 +44,17 @@ var errLeave = errors.New("leave")
 
 // StartSubscriber connects and subscribes and returns when the SUBACK has come.
 func StartSubscriber(ctx context.Context, rec *Recorder, cfg SubscriberConfig) (*Subscriber, error) {
-	s := &Subscriber{client: newClient(rec, cfg.Endpoint, cfg.Name, cfg.ClientID), cfg: cfg,
+	s := &Subscriber{client: newClient(rec, cfg.Endpoint, cfg.Name, cfg.ClientID, cfg.Expiry), cfg: cfg,
 		got: map[string]int{}, changed: make(chan struct{})}
-	s.client.expiry = cfg.Expiry
-	s.client.clean = cfg.Expiry == 0
-	return s, s.Resume(ctx)
+	if err := s.Resume(ctx); err != nil {
+		s.Disconnect()
+		return nil, err
+	}
+	return s, nil
 }
 
-// Resume connects again after Disconnect and returns when that is done.
+// Resume connects again after Disconnect and returns when that is done. After an
+// error it goes on trying until Disconnect.
 func (s *Subscriber) Resume(ctx context.Context) error {
 	run, cancel := context.WithCancelCause(context.Background()) // Disconnect ends it, not ctx
 	s.cancel = func() { cancel(errLeave) }
@@ -239,7 +242,11 @@ func (s *Subscriber) handle(p *rawmqtt.Packet) (reason byte, err error) {
 		return 0, err
 	}
 	if p.Type == rawmqtt.PUBREL || p.QoS > 0 {
-		s.client.add(Event{Kind: ReceiveAcked, PacketID: p.ID})
+		e := Event{Kind: ReceiveAcked, PacketID: p.ID}
+		if p.Type == rawmqtt.PUBLISH {
+			e.Message = messageID(p.Payload)
+		}
+		s.client.add(e)
 	}
 	return 0, nil
 }
