@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -366,4 +365,4 @@ func (n *node) listen() {
 	})
 }
 
-func TestMain(m *testing.M) { os.Exit(m.Run()) }
+func ignore(fsm.Result) {}
