@@ -2,8 +2,6 @@ package broker
 
 import (
 	"testing"
-
-	"github.com/mochi-mqtt/server/v2/packets"
 )
 
 func TestPublishEveryQoSEveryVersion(t *testing.T) {
@@ -32,5 +30,3 @@ func TestPublishEveryQoSEveryVersion(t *testing.T) {
 		}
 	}
 }
-
-var _ = packets.Publish

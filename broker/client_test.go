@@ -2,7 +2,6 @@ package broker
 
 import (
 	"errors"
-	"io"
 	"net"
 	"testing"
 	"time"
@@ -323,4 +322,48 @@ func (c *peer) publish(topic, payload string, qos byte, retain bool) {
 	}
 }
 
-var _ = io.EOF
+// dialRaw connects and subscribes to its own client id, and reads no more.
+func dialRaw(t testing.TB, n *node, id string) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("tcp", n.ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Write(streamOf(4, id)); err != nil {
+		t.Fatal(err)
+	}
+	for n.broker.n.subscriptions.Load() == 0 {
+		if _, err := conn.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return conn
+}
+
+// streamOf is what a client may send: CONNECT, SUBSCRIBE, PUBLISHes and so on.
+func streamOf(version byte, id string) []byte {
+	c := &packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Connect}, ProtocolVersion: version}
+	c.Connect.ProtocolName = []byte("MQTT")
+	if version == 3 {
+		c.Connect.ProtocolName = []byte("MQIsdp")
+	}
+	c.Connect.ClientIdentifier, c.Connect.Clean = id, true
+	s := &packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Subscribe}, ProtocolVersion: version, PacketID: 1, Filters: packets.Subscriptions{sub(id, 1)}}
+	var b []byte
+	for _, p := range []*packets.Packet{c, s} {
+		var err error
+		if b, err = codec.AppendPacket(b, p); err != nil {
+			panic(err)
+		}
+	}
+	for qos := byte(0); qos < 3; qos++ {
+		b = codec.AppendPublish(b, version, &session.Message{Topic: id + "/x", Payload: []byte("payload")}, codec.PublishOptions{QoS: qos, PacketID: 3})
+	}
+	b = codec.AppendAck(b, version, codec.TypePubrel, 3, 0)
+	return append(b, 0xC0, 0)
+}
+
+// quietT does not mind what a mutated stream is answered.
+type quietT struct{ testing.TB }
+
+func (quietT) Errorf(string, ...any) {}

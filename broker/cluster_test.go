@@ -13,6 +13,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/hashicorp/raft"
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mqcluster/mqcluster/auth"
@@ -366,3 +367,14 @@ func (n *node) listen() {
 }
 
 func ignore(fsm.Result) {}
+
+func counterValue(t testing.TB, c prometheus.Counter) float64 {
+	t.Helper()
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(c)
+	all, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all[0].GetMetric()[0].GetCounter().GetValue()
+}
