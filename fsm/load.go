@@ -93,7 +93,7 @@ func (st *state) loadRecords(db *pebble.DB) error {
 		into(db, keyCert, func(k string, r *logpb.Cert) { st.certs[k] = r; st.table.certs.Store(k, r) }),
 		each(db, keySetting, func(k, v []byte) error { st.settings[string(k)] = string(v); return nil }),
 	)
-	st.policy = auth.NewPolicy(st.applied, slices.Values(users), slices.Values(acls))
+	st.policy = auth.NewPolicy(uint64(session.At(st.applied, 0)), slices.Values(users), slices.Values(acls))
 	return err
 }
 

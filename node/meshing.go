@@ -147,7 +147,7 @@ func (n *Node) openConsensus(ctx context.Context) error {
 }
 
 func (n *Node) openGossip(ctx context.Context) (err error) {
-	n.gossip, err = gossip.Open(ctx, gossip.Config{Node: n.cfg.Node.ID, Advertise: n.cfg.Mesh.Advertise}, gossip.Deps{
+	n.gossip, err = gossip.Open(ctx, gossip.Config{Node: n.cfg.Node.ID}, gossip.Deps{
 		Network: n.mesh, Members: n.book.members, Logger: n.log, Registerer: n.reg,
 		OnDigest: n.digest,
 	})
