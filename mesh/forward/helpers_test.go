@@ -116,9 +116,9 @@ func trio(t *testing.T, cfg Config, f func(t *testing.T, w *wires, a, b, c *end)
 		for _, n := range nodes {
 			n.SetPeers([]string{"a", "b", "c"})
 		}
+		defer w.shut(t)
 		synctest.Wait()
 		f(t, w, nodes[0], nodes[1], nodes[2])
-		w.shut(t)
 	})
 }
 

@@ -26,8 +26,12 @@ type outbox struct {
 // frameRoom is what a frame of messages has besides them, at most.
 const frameRoom = 32
 
-// keepBuffer is the size up to which an empty buffer is kept.
-const keepBuffer = 1 << 20
+// keepBuffer is the size up to which a buffer is used again; an idle stream
+// keeps idleBuffer.
+const (
+	keepBuffer = 4 << 20
+	idleBuffer = 64 << 10
+)
 
 // batch is the messages of one Forward, each encoded once.
 type batch struct {
@@ -98,7 +102,7 @@ func (o *outbox) put(b *batch, bit, index uint64) (first bool) {
 func (o *outbox) take() []byte {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if cap(o.spare) > keepBuffer {
+	if cap(o.spare) > keepBuffer || len(o.buf) == 0 && cap(o.spare) > idleBuffer {
 		o.spare = nil
 	}
 	full := o.buf
