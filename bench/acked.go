@@ -101,7 +101,7 @@ func (a *acked) packet(kind byte, body []byte, now int64) error {
 	switch kind {
 	case packetPuback, packetPubrec, packetPubcomp:
 	case packetDisconnect:
-		return fmt.Errorf("%w: % x", errDisconnected, body)
+		return fmt.Errorf("the broker disconnected: % x", body)
 	default:
 		return nil
 	}

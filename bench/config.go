@@ -86,7 +86,7 @@ func (c Config) withDefaults() (Config, error) {
 	fill(&c.Batch, d.Batch)
 	fill(&c.Window, d.Window)
 	if c.Window == 0 && c.QoS == 0 {
-		c.Window = 1000
+		c.Window = 500
 	}
 	fill(&c.Window, 100)
 	if c.Version == 0 {
@@ -118,7 +118,7 @@ func defaults(scenario string) Config {
 	d := Config{Clients: 100, Size: 64, Batch: 64, Duration: 5 * time.Second}
 	switch scenario {
 	case FanIn:
-		d.Clients, d.Size = 50, 16
+		d.Clients, d.Size, d.Window = 50, 16, 500
 	case FanOut:
 		d.Clients = 500
 	case Rate:

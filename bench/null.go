@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -13,7 +14,8 @@ import (
 
 // NullConfig says where a Null listens.
 type NullConfig struct {
-	Address string // host:port; port 0 for any
+	Address string      // host:port; port 0 for any
+	TLS     *tls.Config // nil for plain TCP
 }
 
 // Null is a broker that does as little as it can: it acknowledges everything at
@@ -27,6 +29,8 @@ type Null struct {
 	conns map[*nullConn]struct{}
 	// table is replaced whole when a subscription changes.
 	table atomic.Pointer[nullTable]
+	// copies, in tests, says how often a message is delivered.
+	copies func(payload []byte) int
 }
 
 // nullTable knows who wants what; topics fills as topics are seen.
@@ -53,6 +57,9 @@ func OpenNull(ctx context.Context, c NullConfig) (*Null, error) {
 	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.Address)
 	if err != nil {
 		return nil, fmt.Errorf("the null broker cannot listen: %w", err)
+	}
+	if c.TLS != nil {
+		ln = tls.NewListener(ln, c.TLS)
 	}
 	n := &Null{listener: ln, conns: map[*nullConn]struct{}{}}
 	n.table.Store(&nullTable{})
@@ -302,7 +309,13 @@ func (c *nullConn) publish(first byte, body []byte) bool {
 		if t.turn != nil {
 			f = t.members[int(t.turn.Add(1))%len(t.members)]
 		}
-		c.copyTo(f.conn, min(qos, f.qos), topic, payload)
+		copies := 1
+		if c.null.copies != nil {
+			copies = c.null.copies(payload)
+		}
+		for range copies {
+			c.copyTo(f.conn, min(qos, f.qos), topic, payload)
+		}
 	}
 	return true
 }

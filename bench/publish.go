@@ -2,7 +2,6 @@ package bench
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -115,8 +114,8 @@ type gate struct {
 	stalls  int
 }
 
-// stallAfter is how long a gate waits for deliveries before it takes them for
-// lost and opens.
+// stallAfter is how long at most a gate sees no deliveries before it takes those
+// under way for lost and opens.
 const stallAfter = time.Second
 
 // take returns how many of the wanted messages fit, 0 after it had to wait.
@@ -134,16 +133,23 @@ func (g *gate) take(want, receivers int, r *run) int {
 	if g.out.Load() <= g.limit/2 {
 		return 0
 	}
-	stall := time.NewTimer(stallAfter)
+	stall := time.NewTimer(r.stall)
 	defer stall.Stop()
-	select {
-	case <-g.wake:
-	case <-r.stop:
-	case <-stall.C:
-		g.stalls++
-		g.out.Store(0)
+	for before := g.out.Load(); ; before = g.out.Load() {
+		select {
+		case <-g.wake:
+			return 0
+		case <-r.stop:
+			return 0
+		case <-stall.C:
+		}
+		if g.out.Load() == before {
+			g.stalls++
+			g.out.Store(0)
+			return 0
+		}
+		stall.Reset(r.stall)
 	}
-	return 0
 }
 
 // credit takes n deliveries off.
@@ -158,5 +164,3 @@ func (g *gate) credit(n int64) {
 		}
 	}
 }
-
-var errDisconnected = errors.New("the broker disconnected")

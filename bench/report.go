@@ -285,8 +285,11 @@ func (c *Connections) table(t *table) {
 		t.row("connections", thousands(c.Made)+" held")
 	}
 	t.quantiles("handshake", c.Handshake)
-	if c.Bytes != 0 {
+	switch {
+	case c.Bytes > 0:
 		t.row("memory", fmt.Sprintf("%.1f KiB per connection", c.Bytes/1024))
+	case c.Rate == 0:
+		t.row("memory", "did not grow: no --pid is given, or the broker had some to spare; measure one that was just started")
 	}
 }
 

@@ -27,6 +27,7 @@ type run struct {
 	// groups are the shared subscriptions.
 	groups   []*group
 	readSize int
+	stall    time.Duration // after which gates give up
 
 	start       time.Time
 	ownCPU      time.Duration // of the generator at the start
@@ -73,7 +74,8 @@ func Run(ctx context.Context, cfg Config) (Report, error) {
 	}
 	var id [2]byte
 	rand.Read(id[:])
-	r := &run{cfg: cfg, name: hex.EncodeToString(id[:]), stop: make(chan struct{}), start: time.Now()}
+	r := &run{cfg: cfg, name: hex.EncodeToString(id[:]), stop: make(chan struct{}), start: time.Now(),
+		stall: min(stallAfter, cfg.Wait/4)}
 	r.report = newReport(&cfg, r.start)
 	ctx, r.cancel = context.WithCancel(ctx)
 	defer r.cancel()
