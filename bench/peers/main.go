@@ -1,0 +1,117 @@
+// Command peers starts Debian's mosquitto and mqcluster, as one node and as
+// three, on free ports of the loopback, and compares them with package bench. It
+// is what make bench runs.
+//
+//	go run ./bench/peers -mqcluster bin/mqcluster -suite S1,S2 -bound S1:one:0.4
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/mqcluster/mqcluster/bench"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "error:", err)
+		os.Exit(1)
+	}
+}
+
+// options are the flags.
+type options struct {
+	mqcluster, mosquitto string
+	targets, suite       string
+	rounds               int
+	each                 time.Duration
+	markdown             string
+	bounds               []bench.Bound
+}
+
+func parse() (options, error) {
+	var o options
+	flag.StringVar(&o.mqcluster, "mqcluster", "bin/mqcluster", "the binary to measure")
+	flag.StringVar(&o.mosquitto, "mosquitto", "mosquitto", "the peer; also looked for in /usr/sbin")
+	flag.StringVar(&o.targets, "targets", "mosquitto,one,three", "what to compare: mosquitto, one (a node), three (nodes, publishers and subscribers on different ones); the first is what ratios are to")
+	flag.StringVar(&o.suite, "suite", "S1,S2,S3", "cases, as of mqcluster bench compare")
+	flag.IntVar(&o.rounds, "rounds", 3, "runs of each case against each target")
+	flag.DurationVar(&o.each, "duration", 3*time.Second, "how long a run publishes")
+	flag.StringVar(&o.markdown, "markdown", "", "also write the table to this file")
+	flag.Func("bound", "case:target:ratio, or case:target:N/s: fail if CPU per message is above the ratio, or the rate below N; repeatable", func(s string) error {
+		b, err := parseBound(s)
+		o.bounds = append(o.bounds, b)
+		return err
+	})
+	flag.Parse()
+	if flag.NArg() > 0 {
+		return o, fmt.Errorf("argument %q is not expected: everything is a flag", flag.Arg(0))
+	}
+	return o, nil
+}
+
+func parseBound(s string) (bench.Bound, error) {
+	parts := strings.Split(s, ":")
+	if len(parts) != 3 {
+		return bench.Bound{}, fmt.Errorf("%q is not case:target:ratio", s)
+	}
+	b := bench.Bound{Case: parts[0], Target: parts[1]}
+	rate, isRate := strings.CutSuffix(parts[2], "/s")
+	v, err := strconv.ParseFloat(rate, 64)
+	if err != nil || v <= 0 {
+		return b, fmt.Errorf("%q has no number above 0 at its end", s)
+	}
+	if isRate {
+		b.Rate = v
+	} else {
+		b.Ratio = v
+	}
+	return b, nil
+}
+
+func run(ctx context.Context) (err error) {
+	o, err := parse()
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "mqcluster-bench-")
+	if err != nil {
+		return err
+	}
+	s := &starter{dir: dir, options: o}
+	defer func() {
+		if err = errors.Join(err, s.close()); err == nil {
+			err = os.RemoveAll(dir)
+		} else {
+			err = fmt.Errorf("%w\n(the logs are in %s)", err, dir)
+		}
+	}()
+	c := bench.Comparison{Rounds: o.rounds, Progress: os.Stderr}
+	for name := range strings.SplitSeq(o.targets, ",") {
+		t, err := s.start(ctx, name)
+		if err != nil {
+			return fmt.Errorf("start %s: %w", name, err)
+		}
+		c.Targets = append(c.Targets, t)
+	}
+	if c.Cases, err = bench.Cases(strings.Split(o.suite, ","), o.each); err != nil {
+		return err
+	}
+	result, err := bench.Compare(ctx, c)
+	fmt.Print(result.Markdown())
+	if o.markdown != "" {
+		text := fmt.Sprintf("`go run ./bench/peers %s`\n\n%s", strings.Join(os.Args[1:], " "), result.Markdown())
+		err = errors.Join(err, os.WriteFile(o.markdown, []byte(text), 0o644))
+	}
+	return errors.Join(err, result.Check(o.bounds))
+}
