@@ -86,11 +86,8 @@ func TestSubscriberAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	sub.Disconnect()
-	pub := StartPublisher(ctx, rec, PublisherConfig{Endpoint: at, Name: "p", Topics: []string{"t"}, QoS: 1, Rate: 2000})
-	for pub.Acked() < 50 && ctx.Err() == nil {
-		time.Sleep(time.Millisecond)
-	}
-	if err := pub.Stop(ctx); err != nil {
+	pub := StartPublisher(ctx, rec, PublisherConfig{Endpoint: at, Name: "p", Topics: []string{"t"}, QoS: 1, Count: 60, Rate: 2000})
+	if err := pub.Wait(ctx); err != nil {
 		t.Fatal(err)
 	}
 	if r := Check(rec.Events(), Options{}); r.Stats.Unjudged != pub.Acked() || r.Stats.Owed != 0 {
@@ -102,8 +99,19 @@ func TestSubscriberAway(t *testing.T) {
 	if err := sub.AwaitCount(ctx, pub.Acked()); err != nil {
 		t.Fatal(err)
 	}
+	// Without a Count it goes on until Stop, which waits for what is under way.
+	more := StartPublisher(ctx, rec, PublisherConfig{Endpoint: at, Name: "q", Topics: []string{"t"}, QoS: 1, Window: 5})
+	if err := sub.AwaitCount(ctx, 200); err != nil {
+		t.Fatal(err)
+	}
+	if err := more.Stop(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := sub.AwaitCount(ctx, 60+more.Acked()); err != nil {
+		t.Fatal(err)
+	}
 	sub.Stop()
-	if r := Check(rec.Events(), Options{MinOwed: 50}); !r.OK() {
+	if r := Check(rec.Events(), Options{MinOwed: 200}); !r.OK() {
 		t.Errorf("after it came back:\n%s", r)
 	}
 }
