@@ -68,7 +68,7 @@ type Config struct {
 	// silent leader is replaced, LeaderLease (500 ms) how soon one that a majority
 	// does not answer steps down. See raftConfig.
 	HeartbeatTimeout, ElectionTimeout, LeaderLease time.Duration
-	// CommitTimeout (4 ms) is how late a follower learns of a commit when nothing
+	// CommitTimeout (1 ms) is how late a follower learns of a commit when nothing
 	// follows it. See raftConfig.
 	CommitTimeout time.Duration
 	// StoreDeadline (10 s): a log write that takes longer ends the process.
@@ -116,7 +116,7 @@ func (c *Config) complete() error {
 	orDefault(&c.HeartbeatTimeout, 500*time.Millisecond)
 	orDefault(&c.ElectionTimeout, c.HeartbeatTimeout)
 	orDefault(&c.LeaderLease, min(500*time.Millisecond, c.HeartbeatTimeout))
-	orDefault(&c.CommitTimeout, 4*time.Millisecond)
+	orDefault(&c.CommitTimeout, 1*time.Millisecond)
 	orDefault(&c.StoreDeadline, 10*time.Second)
 	orDefault(&c.SnapshotInterval, 30*time.Second)
 	orDefault(&c.SnapshotThreshold, 16384)
@@ -161,7 +161,7 @@ type Consensus struct {
 	now  func() time.Duration // counts suspend
 
 	raft    *raft.Raft
-	trans   *raft.NetworkTransport
+	trans   *gatedTransport
 	layer   *streamLayer
 	store   *guardedStore
 	snaps   raft.SnapshotStore

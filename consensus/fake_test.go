@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/hashicorp/raft"
 	"github.com/mqcluster/mqcluster/fsm"
@@ -18,6 +19,7 @@ import (
 type fakeFSM struct {
 	node    string
 	observe func(fsm.Event)
+	discard atomic.Bool  // items are applied and not kept, for benchmarks
 	stall   sync.RWMutex // held by a test that stops apply
 
 	mu sync.Mutex
@@ -117,7 +119,9 @@ func (f *fakeFSM) pack(index uint64, p *logpb.Pack) {
 	f.Nodes[p.Node] = m
 	for i, it := range p.Items {
 		pub := it.GetPublish()
-		f.Items = append(f.Items, fmt.Sprintf("%s %s", pub.Client, pub.Payload))
+		if !f.discard.Load() {
+			f.Items = append(f.Items, fmt.Sprintf("%s %s", pub.Client, pub.Payload))
+		}
 		f.tell(p.Node, fsm.Event{
 			Kind: fsm.EventResult, Number: p.Number, Item: i,
 			Result: fsm.Result{Pos: session.At(index, i)},

@@ -42,12 +42,14 @@ type guardedStore struct {
 	deadline time.Duration
 	fatal    func(error)
 	latency  prometheus.Observer
+	storing  func() (stored func()) // runs before entries are stored
 	broken   atomic.Pointer[error]
 }
 
 func (s *guardedStore) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
 
 func (s *guardedStore) StoreLogs(logs []*raft.Log) error {
+	defer s.storing()()
 	return s.write("append to the log", func() error { return s.BoltStore.StoreLogs(logs) })
 }
 

@@ -36,8 +36,9 @@ func raftConfig(cfg *Config) *raft.Config {
 
 	// A follower learns of a commit with the next append or after one to two of
 	// these, and its clients' acknowledgements wait for that (DESIGN.md): it is
-	// the floor of latency in a quiet cluster. Each costs the leader an empty
-	// append per follower. BenchmarkIdle: see DESIGN.md for the figures.
+	// the floor of latency in a quiet cluster. Raft would send an empty append
+	// per follower each time; gatedTransport holds back those that say nothing.
+	// DESIGN.md has the figures of both.
 	rc.CommitTimeout = cfg.CommitTimeout
 
 	// Entries are packs of up to 64 KiB, so a request is at most 4 MiB, save for
@@ -76,7 +77,10 @@ func (c *Consensus) openRaft(ctx context.Context) (err error) {
 			err = errors.Join(err, db.Close())
 		}
 	}()
-	c.store = &guardedStore{BoltStore: db, deadline: c.cfg.StoreDeadline, fatal: c.deps.Fatal, latency: c.metrics.store}
+	c.store = &guardedStore{
+		BoltStore: db, deadline: c.cfg.StoreDeadline, fatal: c.deps.Fatal, latency: c.metrics.store,
+		storing: func() func() { return c.trans.begin() },
+	}
 	logs, err := raft.NewLogCache(logCacheEntries, c.store)
 	if err != nil {
 		return fmt.Errorf("open the log cache: %w", err)
@@ -93,12 +97,12 @@ func (c *Consensus) openRaft(ctx context.Context) (err error) {
 	}
 	self := serverAddress(c.cfg.Node, c.cfg.Address)
 	c.layer = newStreamLayer(self, c.deps.Network, c.deps.Learn)
-	c.trans = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+	c.trans = newGatedTransport(c.ctx, raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: c.layer, Logger: rc.Logger, MaxPool: 3, Timeout: rpcTimeout,
 		// More than one wedges a follower for ever after a short store error
 		// (raft's issue #612).
 		MaxRPCsInFlight: 1,
-	})
+	}))
 	c.raft, err = raft.NewRaft(rc, c.deps.FSM, logs, c.store, c.snaps, c.trans)
 	if err != nil {
 		return errors.Join(fmt.Errorf("start raft: %w", err), c.trans.Close())

@@ -154,7 +154,7 @@ func (t *trackedConn) Close() error {
 
 // elect makes a lone voter stand for election at once instead of waiting a
 // heartbeat timeout for a leader that cannot exist.
-func elect(t *raft.NetworkTransport, id raft.ServerID, address raft.ServerAddress) error {
+func elect(t raft.Transport, id raft.ServerID, address raft.ServerAddress) error {
 	header := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(id), Addr: []byte(address)}
 	err := t.TimeoutNow(id, address, &raft.TimeoutNowRequest{RPCHeader: header}, &raft.TimeoutNowResponse{})
 	if err != nil {

@@ -1,0 +1,104 @@
+package consensus
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestClock(t *testing.T) {
+	start := time.UnixMilli(1_000_000_000)
+	type reading struct{ mono, wall time.Duration } // since start
+	tests := []struct {
+		name  string
+		stamp int64
+		at    []reading
+		want  []int64 // ms since start
+	}{
+		{
+			"first entry is wall time", 0,
+			[]reading{{0, 0}, {time.Second, time.Second}},
+			[]int64{0, 1000},
+		},
+		{
+			"continues the last stamp", start.UnixMilli() + 5,
+			[]reading{{0, 5 * time.Millisecond}, {10 * time.Millisecond, 15 * time.Millisecond}},
+			[]int64{5, 15},
+		},
+		{
+			"behind wall time: a tenth faster", start.UnixMilli() - 60_000,
+			[]reading{{10 * time.Second, 10 * time.Second}, {20 * time.Second, 20 * time.Second}},
+			[]int64{-60_000 + 11_000, -60_000 + 22_000},
+		},
+		{
+			"ahead of wall time: a tenth slower, never back", start.UnixMilli() + 60_000,
+			[]reading{{10 * time.Second, 10 * time.Second}, {10 * time.Second, 0}, {20 * time.Second, 20 * time.Second}},
+			[]int64{60_000 + 9_000, 60_000 + 9_000, 60_000 + 18_000},
+		},
+		{
+			"a small gap is closed and not overshot", start.UnixMilli() - 100,
+			[]reading{{10 * time.Second, 10 * time.Second}, {11 * time.Second, 11 * time.Second}},
+			[]int64{10_000, 11_000},
+		},
+		{
+			"wall time far off is ignored", start.UnixMilli(),
+			[]reading{{10 * time.Second, 10*time.Second + 2*time.Hour}, {20 * time.Second, -2 * time.Hour}},
+			[]int64{10_000, 20_000},
+		},
+		{
+			"a step of wall time is followed slowly", start.UnixMilli(),
+			[]reading{{time.Second, time.Second}, {2 * time.Second, 2*time.Second + 30*time.Minute}},
+			[]int64{1000, 2100},
+		},
+		{
+			"monotonic time that stands still or goes back", start.UnixMilli(),
+			[]reading{{time.Second, time.Second}, {time.Second, time.Hour / 2}, {0, 0}, {2 * time.Second, 2 * time.Second}},
+			[]int64{1000, 1000, 1000, 2000},
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			c := NewClock(tt.stamp, 0, start)
+			var got []int64
+			for _, r := range tt.at {
+				got = append(got, c.Stamp(r.mono, start.Add(r.wall))-start.UnixMilli())
+			}
+			if d := cmp.Diff(tt.want, got); d != "" {
+				t.Error(d)
+			}
+		})
+	}
+}
+
+func TestClockKeepsFractions(t *testing.T) {
+	start := time.UnixMilli(1_000_000_000)
+	c := NewClock(start.UnixMilli()-1000, 0, start)
+	var got int64
+	for i := range 100_000 { // 10 s in steps of 0.1 ms
+		d := time.Duration(i+1) * 100 * time.Microsecond
+		got = c.Stamp(d, start.Add(d))
+	}
+	if want := start.UnixMilli() + 10_000; got != want {
+		t.Errorf("after many small steps %d ms off", got-want)
+	}
+}
+
+func TestMedian(t *testing.T) {
+	for _, tt := range []struct{ in, want []time.Duration }{
+		{nil, []time.Duration{0}},
+		{[]time.Duration{5}, []time.Duration{5}},
+		{[]time.Duration{time.Hour, 0, -3}, []time.Duration{0}},
+		{[]time.Duration{4, 2}, []time.Duration{2}},
+	} {
+		if got := median(tt.in); got != tt.want[0] {
+			t.Errorf("median(%v) = %v", tt.in, got)
+		}
+	}
+}
+
+func TestBoottimeAdvances(t *testing.T) {
+	if a, b := boottime(), boottime(); b < a || a == 0 {
+		t.Errorf("boottime %v then %v", a, b)
+	}
+}
