@@ -1,6 +1,7 @@
 package forward
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 	"testing"
@@ -66,7 +67,7 @@ func TestForwardCarriesTheWholeMessage(t *testing.T) {
 			}
 		}
 		synctest.Wait()
-		if diff := cmp.Diff(want, b.deliveries()); diff != "" {
+		if diff := cmp.Diff(want, b.deliveries(), cmp.Comparer(bytes.Equal)); diff != "" {
 			t.Error(diff)
 		}
 	})
