@@ -107,7 +107,7 @@ func TestCompare(t *testing.T) {
 	}
 	c := Comparison{Rounds: 3, Cases: []Case{{"x", small(Pairs, 1, 4)}},
 		Targets: []Target{{Name: "a", Addrs: []string{a.Addr()}}, {Name: "b", Addrs: []string{b.Addr()}}}}
-	c.Cases[0].Wait = 20 * time.Millisecond
+	c.Cases[0].Wait = 300 * time.Millisecond
 	got, err := Compare(t.Context(), c)
 	if err == nil || len(got.Rows) != 2 {
 		t.Fatalf("%v: %s", err, got.Markdown())

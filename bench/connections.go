@@ -21,7 +21,7 @@ func (r *run) connects(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.begin(ctx)
+	r.begin()
 	n := c.Count
 	if n == 0 {
 		n = int(^uint32(0) >> 1)
@@ -92,7 +92,7 @@ func (r *run) idle(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.begin(ctx)
+	r.begin()
 	defer r.close()
 	held := make([]*link, c.Clients)
 	defer func() {

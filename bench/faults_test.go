@@ -45,7 +45,7 @@ func TestFaultsAreCounted(t *testing.T) {
 				return tt.copies(h)
 			}
 			c := small(FanIn, tt.qos, 4)
-			c.Addrs, c.Wait = []string{null.Addr()}, 50*time.Millisecond
+			c.Addrs, c.Wait = []string{null.Addr()}, 500*time.Millisecond
 			r, err := Run(t.Context(), c)
 			if r.Lost != tt.lost || r.Duplicates != tt.duplicates || (err != nil) != tt.fails {
 				t.Errorf("want %d lost, %d duplicates, failure %t; got %v\n%s", tt.lost, tt.duplicates, tt.fails, err, r.Table())
@@ -71,7 +71,7 @@ func TestBrokerThatDiesIsAnError(t *testing.T) {
 		return 1
 	}
 	c := small(Pairs, 1, 5)
-	c.Addrs, c.Wait = []string{null.Addr()}, 50*time.Millisecond
+	c.Addrs, c.Wait = []string{null.Addr()}, 500*time.Millisecond
 	r, err := Run(t.Context(), c)
 	if err == nil || r.ErrorCount == 0 || !strings.Contains(err.Error(), "lost its connection") {
 		t.Errorf("%v\n%s", err, r.Table())

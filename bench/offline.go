@@ -27,7 +27,8 @@ func (r *run) offline(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.begin(ctx)
+	r.begin()
+	r.publishAll(ctx)
 	r.watch(ctx, r.published)
 	queued := time.Duration(r.now())
 	second, err := sample(r.cfg.PIDs)

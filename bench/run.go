@@ -125,9 +125,10 @@ func (r *run) messages(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	r.begin()
 	r.receiveAll()
 	r.workers.Go(func() { keepAlives(ctx, r.links) })
-	r.begin(ctx)
+	r.publishAll(ctx)
 	r.watch(ctx, func() bool { return r.published() && r.delivered.Load() >= r.expected() })
 	after, err := sample(r.cfg.PIDs)
 	if err != nil {
@@ -149,13 +150,12 @@ func (r *run) openPublishers(ctx context.Context) error {
 	return forEach(ctx, len(r.pubs), openers, func(ctx context.Context, i int) error { return r.pubs[i].open(ctx) })
 }
 
-// begin starts the clock and the publishers.
-func (r *run) begin(ctx context.Context) {
+// begin starts the clock. Nothing that looks at it may run yet.
+func (r *run) begin() {
 	r.start = time.Now()
 	if own, err := sample([]int{os.Getpid()}); err == nil {
 		r.ownCPU = own[0].cpu
 	}
-	r.publishAll(ctx)
 }
 
 func (r *run) receiveAll() {
