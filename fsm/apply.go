@@ -64,6 +64,8 @@ type applier struct {
 	// unread are the shared messages that are in the batch, where reads of the
 	// store do not see them yet.
 	unread map[*filter][]unreadPosting
+	// moved are postings that the batch deletes.
+	moved map[posting]struct{}
 
 	index uint64
 	n     int // of the next item in the entry

@@ -277,14 +277,19 @@ func (a *applier) outbound(c *logpb.Outbound, r *Result) {
 	}
 	for _, m := range c.Marks {
 		p := session.Pos(m.Pos)
-		if session.OutState(m.State) == session.OutDone && p <= s.cursor {
+		old := s.outs[p]
+		own := m.Message != nil || (old != nil && old.Message != nil)
+		if session.OutState(m.State) == session.OutDone && (own || p <= s.cursor) {
 			delete(s.outs, p)
 			a.del(outKey(c.Client, p))
 			continue
 		}
-		if old := s.outs[p]; old != nil {
-			if session.OutState(m.State) == session.OutSent {
-				m.Message = cmp.Or(m.Message, old.Message)
+		if own && m.Message == nil {
+			// Once the client has it only the fact that it is no message of the
+			// queue is needed.
+			m.Message = old.Message
+			if session.OutState(m.State) != session.OutSent {
+				m.Message = &logpb.Message{}
 			}
 		}
 		if s.outs == nil {

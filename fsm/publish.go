@@ -74,6 +74,12 @@ func (a *applier) publish(p session.Pos, m *session.Message) bool {
 	return len(plain)+len(picks) > 0
 }
 
+// posting is a key of the store.
+type posting struct {
+	filter uint64
+	pos    session.Pos
+}
+
 // unreadPosting is a shared posting of the current batch.
 type unreadPosting struct {
 	pos session.Pos

@@ -80,7 +80,7 @@ func (a *applier) redistribute(s *sess, subs []*sub, ended bool) {
 			}
 			a.n++
 			if !ended {
-				a.del(postingKey(n.filter.id, w.pos))
+				a.unpost(n.filter, w)
 				s.rec.Inflight = withoutPos(s.rec.Inflight, uint64(w.pos))
 			}
 			if to.sub.QoS > 0 {
@@ -93,6 +93,18 @@ func (a *applier) redistribute(s *sess, subs []*sub, ended bool) {
 			}
 		}
 	}
+}
+
+// unpost takes a posting back, and the message if it has no other.
+func (a *applier) unpost(f *filter, w unreadPosting) {
+	a.del(postingKey(f.id, w.pos))
+	if len(w.msg.Filters) == 1 {
+		a.del(messageKey(w.pos))
+	}
+	if a.moved == nil {
+		a.moved = map[posting]struct{}{}
+	}
+	a.moved[posting{f.id, w.pos}] = struct{}{}
 }
 
 func withoutPos(l []*logpb.Inflight, p uint64) []*logpb.Inflight {
@@ -112,6 +124,9 @@ func (a *applier) waiting(n *sub, after session.Pos) []unreadPosting {
 		return nil
 	}
 	err := eachPosting(a.db, n.filter.id, after, func(p session.Pos) (bool, error) {
+		if _, gone := a.moved[posting{n.filter.id, p}]; gone {
+			return true, nil
+		}
 		m, err := readMessage(a.db, p)
 		if err == nil {
 			out = append(out, unreadPosting{p, m})
@@ -122,7 +137,7 @@ func (a *applier) waiting(n *sub, after session.Pos) []unreadPosting {
 		a.err = err
 	}
 	for _, u := range a.unread[n.filter] {
-		if u.pos > after {
+		if _, gone := a.moved[posting{n.filter.id, u.pos}]; u.pos > after && !gone {
 			out = append(out, u)
 		}
 	}

@@ -133,6 +133,9 @@ func (l *loader) readFile(in Input) error {
 	if err != nil {
 		return fmt.Errorf("configuration file %s cannot be read: %w", path, err)
 	}
+	if path, err = filepath.Abs(path); err != nil {
+		return fmt.Errorf("the working directory is unknown: %w", err)
+	}
 	l.loaded.File = path
 	if !named {
 		l.loaded.DataDir = filepath.Dir(path)
@@ -143,7 +146,7 @@ func (l *loader) readFile(in Input) error {
 	if err := l.resolvePaths(filepath.Dir(path), "file"); err != nil {
 		return err
 	}
-	if dir, err := filepath.Abs(filepath.Dir(path)); err == nil && !named && dir != l.loaded.DataDir && l.loaded.DataDir != "" {
+	if dir := filepath.Dir(path); !named && dir != l.loaded.DataDir && l.loaded.DataDir != "" {
 		l.problem("%s sets data_dir to %s but was found in %s: remove data_dir from it", path, l.loaded.DataDir, dir)
 	}
 	return nil

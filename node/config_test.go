@@ -64,6 +64,27 @@ func TestPrecedence(t *testing.T) {
 	}
 }
 
+// A data directory may be named relative to the working directory; the paths in
+// its file are relative to the file.
+func TestRelativePaths(t *testing.T) {
+	dir, _ := write(t, "listeners:\n  - {kind: tls, address: ':1', tls: {cert_file: c.pem, key_file: sub/k.pem, client_ca_file: /ca.pem}}\n")
+	t.Chdir(filepath.Dir(dir))
+	l, err := Load(Input{Flags: map[string][]string{"data_dir": {filepath.Base(dir)}}, Env: []string{"MQCLUSTER_NODE_ID=a"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := filepath.Join(dir, "admin.sock"); l.DataDir != dir || l.Admin.Socket != want {
+		t.Errorf("data directory %s, socket %s", l.DataDir, l.Admin.Socket)
+	}
+	want := ListenerTLS{CertFile: filepath.Join(dir, "c.pem"), KeyFile: filepath.Join(dir, "sub", "k.pem"), ClientCAFile: "/ca.pem", MinVersion: "1.2"}
+	if diff := cmp.Diff(want, l.Listeners[0].TLS); diff != "" {
+		t.Error(diff)
+	}
+	if _, err := Load(Input{Env: []string{"MQCLUSTER_NODE_ID=a", "MQCLUSTER_DATA_DIR=" + dir}, File: filepath.Join(filepath.Base(dir), "none")}); err == nil {
+		t.Error("a file that was named and does not exist is not missed")
+	}
+}
+
 func TestFileProblems(t *testing.T) {
 	for _, test := range []struct{ name, text, want string }{
 		{"nearest key", "mesh:\n  lisen: 127.0.0.1:1\n", "line 2: key mesh.lisen is unknown: did you mean mesh.listen?"},

@@ -70,10 +70,14 @@ type brokerLog struct{ n *Node }
 
 var _ broker.Log = brokerLog{}
 
-func (l brokerLog) Submit(item *logpb.Item, done func(fsm.Result)) { l.n.consensus.Submit(item, done) }
-func (l brokerLog) View() fsm.View                                 { return l.n.store.View() }
-func (l brokerLog) Leased() bool                                   { return l.n.consensus.Leased() }
-func (l brokerLog) Shared(topic string) []fsm.Pick                 { return l.n.store.Shared(topic) }
+func (l brokerLog) Submit(item *logpb.Item, done func(fsm.Result)) {
+	done = planted(item, done)
+	l.n.consensus.Submit(item, done)
+}
+
+func (l brokerLog) View() fsm.View                 { return l.n.store.View() }
+func (l brokerLog) Leased() bool                   { return l.n.consensus.Leased() }
+func (l brokerLog) Shared(topic string) []fsm.Pick { return l.n.store.Shared(topic) }
 func (l brokerLog) Locked(f func(at session.Pos, view func() fsm.View)) {
 	l.n.store.Locked(f)
 }

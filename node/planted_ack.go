@@ -1,0 +1,18 @@
+//go:build plant_ack_before_commit
+
+package node
+
+import (
+	"github.com/mqcluster/mqcluster/fsm"
+	"github.com/mqcluster/mqcluster/fsm/logpb"
+)
+
+// planted acknowledges a publish before it is committed: what was under way when
+// the node or the leader dies is lost after its PUBACK.
+func planted(item *logpb.Item, done func(fsm.Result)) func(fsm.Result) {
+	if item.GetPublish() == nil {
+		return done
+	}
+	go done(fsm.Result{Matched: true})
+	return func(fsm.Result) {}
+}
