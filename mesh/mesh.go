@@ -214,6 +214,23 @@ func (m *Mesh) Start() {
 // Addr returns the address that the mesh is bound to.
 func (m *Mesh) Addr() net.Addr { return m.ln.Addr() }
 
+// Disconnect ends every connection with a peer, incoming and dialled: its
+// certificate was revoked, or it is no member any more. New ones are for TLS and
+// Addresses to refuse. It does not wait for handlers.
+func (m *Mesh) Disconnect(peer string) {
+	m.mu.Lock()
+	var conns []*Conn
+	for c := range m.conns {
+		if c.peer == peer {
+			conns = append(conns, c)
+		}
+	}
+	m.mu.Unlock()
+	for _, c := range conns {
+		c.abort()
+	}
+}
+
 // Close ends the listener and every connection, dialled ones included, and
 // waits until every handler has returned. It is idempotent.
 func (m *Mesh) Close() error {

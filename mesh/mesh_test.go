@@ -295,6 +295,34 @@ func TestCloseEndsEverything(t *testing.T) {
 	}
 }
 
+func TestDisconnectEndsOnePeer(t *testing.T) {
+	ca, addrs := newAuthority(t), book{}
+	a := open(t, ca, addrs, Config{Node: "a"})
+	b := open(t, ca, addrs, Config{Node: "b"})
+	c := open(t, ca, addrs, Config{Node: "c"})
+	b.Handle(ProtoForward, echo)
+	b.Start()
+	fromA, err := a.Dial(t.Context(), "b", ProtoForward)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fromA.Close()
+	fromC, err := c.Dial(t.Context(), "b", ProtoForward)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fromC.Close()
+	ask(t, fromA, "x")
+	ask(t, fromC, "x")
+	b.Disconnect("a")
+	if _, err := fromA.Read(make([]byte, 1)); err == nil {
+		t.Error("still open")
+	}
+	if got := ask(t, fromC, "y"); got != "c:y" {
+		t.Errorf("the other one suffered: %q", got)
+	}
+}
+
 func TestPortInUseIsSaid(t *testing.T) {
 	ca, addrs := newAuthority(t), book{}
 	a := open(t, ca, addrs, Config{Node: "a"})

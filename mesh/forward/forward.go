@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/bits"
 	"math/rand/v2"
 	"net"
 	"slices"
@@ -122,11 +123,10 @@ type Forwarder struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	setting sync.Mutex // held by SetPeers
-
 	mu     sync.Mutex
 	closed bool
 	peers  map[string]*peer
+	busy   uint64 // slots that are taken
 }
 
 // Open starts a forwarder without peers.
@@ -252,50 +252,28 @@ func (f *Forwarder) Check(id string, incarnation, version, hash uint64) {
 }
 
 // SetPeers makes ids, without this node's own, the peers: streams to new ones
-// are started, those to others stopped and what they wanted forgotten. It does
-// not wait for the network.
+// are started, those to others stopped and, a little later, what they wanted is
+// forgotten. It does not block.
 func (f *Forwarder) SetPeers(ids []string) {
-	f.setting.Lock()
-	defer f.setting.Unlock()
-	f.removePeers(ids)
-	f.addPeers(ids)
-}
-
-// removePeers ends those that are not among ids. Their slots are free when what
-// they wanted is gone.
-func (f *Forwarder) removePeers(ids []string) {
-	var old []*peer
-	f.mu.Lock()
-	slots := *f.slots.Load()
-	for id, p := range f.peers {
-		if !slices.Contains(ids, id) {
-			delete(f.peers, id)
-			slots[slotOf(p.in.routes.bit)] = nil
-			old = append(old, p)
-		}
-	}
-	f.slots.Store(&slots)
-	f.mu.Unlock()
-	for _, p := range old {
-		p.cancel()
-		f.table.drop(&p.in.routes, true)
-		p.in.hold.forget(f, true)
-	}
-}
-
-func (f *Forwarder) addPeers(ids []string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
 		return
 	}
 	slots := *f.slots.Load()
+	for id, p := range f.peers {
+		if !slices.Contains(ids, id) {
+			delete(f.peers, id)
+			slots[slotOf(p.in.routes.bit)] = nil
+			p.cancel()
+		}
+	}
 	for _, id := range ids {
 		if id == f.cfg.Node || f.peers[id] != nil {
 			continue
 		}
-		slot := slices.Index(slots[:], nil)
-		if slot < 0 {
+		slot := bits.TrailingZeros64(^f.busy)
+		if slot == maxPeers {
 			f.log.Error("forward: more peers than messages of QoS 0 can be forwarded to; this one gets none",
 				"member", id, "limit", maxPeers)
 			continue
@@ -318,8 +296,24 @@ func (f *Forwarder) start(id string, slot int) *peer {
 		maxRecord: f.cfg.MaxFrame - frameRoom, metrics: f.metrics, open: true,
 	}
 	f.peers[id] = p
-	f.wg.Go(func() { p.run(ctx) })
+	f.busy |= p.in.routes.bit
+	f.wg.Go(func() {
+		p.run(ctx)
+		f.forget(p)
+	})
 	return p
+}
+
+// forget frees the slot of a peer that is none any more.
+func (f *Forwarder) forget(p *peer) {
+	if f.ctx.Err() != nil {
+		return // all of it goes
+	}
+	f.table.drop(&p.in.routes, true)
+	p.in.hold.forget(f, true)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.busy &^= p.in.routes.bit
 }
 
 // Drop forgets what a peer wanted and what it sent that is held; while it is a

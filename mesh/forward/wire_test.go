@@ -200,6 +200,9 @@ func FuzzReceive(f *testing.F) {
 			t.Errorf("%d routes", n)
 		}
 		e.SetPeers(nil)
+		// Now, and not when its stream has ended.
+		e.table.drop(&p.in.routes, true)
+		p.in.hold.forget(e.Forwarder, true)
 		if n, h := e.table.trie.Load().Len(), e.held.Load(); n != 0 || h != 0 {
 			t.Errorf("%d routes and %d held messages are left", n, h)
 		}
