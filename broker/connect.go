@@ -284,8 +284,11 @@ func (c *client) resumeFrom(cl *fsm.Claimed) {
 		case out.State == session.OutSent:
 			o.taken[out.PacketID] = struct{}{}
 		}
-		if owed {
+		switch {
+		case owed:
 			o.resumed[out.Pos] = out
+		case out.State != session.OutDone:
+			o.keep(out.Pos)
 		}
 	}
 }

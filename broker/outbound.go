@@ -55,10 +55,11 @@ type outgoing struct {
 
 	lastID   uint16
 	flights  map[uint16]flight
-	marking  []message     // whose packet ids are to be in the log before the first PUBLISH
-	marks    []*logpb.Out  // later states that are to be in the log
-	rels     []uint16      // whose PUBREL follows when marks are
-	sendable fifo[message] // that were marking and are in the log
+	marking  []message                // whose packet ids are to be in the log before the first PUBLISH
+	marks    []*logpb.Out             // later states that are to be in the log
+	rels     []uint16                 // whose PUBREL follows when marks are
+	sendable fifo[message]            // that were marking and are in the log
+	kept     map[session.Pos]struct{} // retained messages whose state is in the log
 	aliases  map[string]uint16
 
 	acks    fifo[ack]
@@ -165,6 +166,20 @@ func (c *client) pushQueue(m message) {
 func (c *client) take(pos session.Pos) {
 	c.out.owed.add(pos)
 	c.out.read = max(c.out.read, pos)
+}
+
+// keep tells whether the log can hold the state of a retained message at pos: it
+// has one for each position. A second copy, or one of a message that is on its
+// way already, has its state in memory only.
+func (o *outgoing) keep(pos session.Pos) bool {
+	if _, ok := o.kept[pos]; ok || o.owed.has(pos) {
+		return false
+	}
+	if o.kept == nil {
+		o.kept = map[session.Pos]struct{}{}
+	}
+	o.kept[pos] = struct{}{}
+	return true
 }
 
 // settle notes that the log's message at pos needs nothing more.

@@ -12,7 +12,37 @@ import (
 type progress struct {
 	mu    sync.Mutex
 	moved map[*client]struct{}
-	kick  chan struct{}
+	// kept are releases that did not get through.
+	kept []*logpb.Release
+	kick chan struct{}
+}
+
+// maxKept bounds the releases that wait: without a lease for so long that there
+// are more, the node's incarnation ends and releases them all.
+const maxKept = 100_000
+
+func (p *progress) keep(r *logpb.Release) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.kept) < maxKept {
+		p.kept = append(p.kept, r)
+	}
+}
+
+// retry has releases submitted again, if any wait.
+func (p *progress) retry() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.kept) > 0 {
+		p.wake()
+	}
+}
+
+func (p *progress) wake() {
+	select {
+	case p.kick <- struct{}{}:
+	default:
+	}
 }
 
 // add has what c's client acknowledged reported soon.
@@ -23,18 +53,15 @@ func (p *progress) add(c *client) {
 		p.moved = map[*client]struct{}{}
 	}
 	p.moved[c] = struct{}{}
-	select {
-	case p.kick <- struct{}{}:
-	default:
-	}
+	p.wake()
 }
 
-func (p *progress) take() map[*client]struct{} {
+func (p *progress) take() (map[*client]struct{}, []*logpb.Release) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	m := p.moved
-	p.moved = nil
-	return m
+	m, k := p.moved, p.kept
+	p.moved, p.kept = nil, nil
+	return m, k
 }
 
 // progressLoop reports cursors, all in one item, some time after the first of
@@ -61,7 +88,11 @@ func (b *Broker) progressLoop() {
 func (b *Broker) report() {
 	var list []*logpb.SessionProgress
 	var of []*client
-	for c := range b.progress.take() {
+	moved, kept := b.progress.take()
+	for _, r := range kept {
+		b.release(r)
+	}
+	for c := range moved {
 		c.submitMarks()
 		if p := c.advance(); p != nil {
 			list = append(list, p)

@@ -16,7 +16,7 @@ func (c *client) publish(frame []byte) error {
 	if err := codec.ParsePublish(frame, c.version, &p); err != nil {
 		return err
 	}
-	c.b.n.in[p.QoS].Add(1)
+	c.in.counts[p.QoS]++
 	if p.QoS > *c.b.cfg.MaxQoS {
 		return &codec.Error{Reason: reasonQoSNotSupported, Text: "the QoS is not supported"} // [MQTT-3.2.2-11]
 	}
@@ -388,6 +388,12 @@ func (b *batch) add(c *client, t *topicMatch, p *codec.PublishPacket) {
 
 // flush delivers the batch, and has PUBRECs of the same read logged.
 func (c *client) flush() {
+	for q, n := range c.in.counts {
+		if n > 0 {
+			c.b.n.in[q].Add(n)
+		}
+	}
+	c.in.counts = [3]int64{}
 	if bt := &c.in.batch; len(bt.msgs) > 0 {
 		if c.b.fanOut(bt) {
 			bt.msgs = nil // receivers hold them

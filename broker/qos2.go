@@ -113,6 +113,9 @@ func (c *client) land(id uint16, f flight) {
 	if f.logged {
 		o.marks = append(o.marks, f.mark(id, session.OutDone))
 		c.b.progress.add(c)
+		if !f.owed {
+			delete(o.kept, f.pos)
+		}
 	}
 	if f.owed {
 		c.settle(f.pos)

@@ -31,6 +31,8 @@ type incoming struct {
 	zeroLog bool // QoS 0 messages may be under way in the log
 	marks   bool // PUBRECs of this batch wait to be logged; under client.mu
 
+	counts [3]int64 // messages by QoS that are not in counters yet
+
 	connected  bool
 	disconnect bool           // DISCONNECT came
 	release    *logpb.Release // what DISCONNECT says of it
@@ -297,9 +299,21 @@ func (c *client) finish() {
 	if !lost {
 		// Closing the last marks before the release keeps their order.
 		c.submitMarks()
-		b.deps.Log.Submit(&logpb.Item{Kind: &logpb.Item_Release{Release: rel}}, func(fsm.Result) {})
+		b.release(rel)
 	}
 	c.endUnconnected()
+}
+
+// release submits the end of a connection. One that does not get through is
+// submitted again when the node has its lease back: else the session would count
+// as connected for ever. Should the node have lost its incarnation meanwhile, it
+// is stale and does nothing.
+func (b *Broker) release(rel *logpb.Release) {
+	b.deps.Log.Submit(&logpb.Item{Kind: &logpb.Item_Release{Release: rel}}, func(r fsm.Result) {
+		if errors.Is(r.Err, fsm.ErrNotProposed) || errors.Is(r.Err, fsm.ErrUnknown) {
+			b.progress.keep(rel)
+		}
+	})
 }
 
 // endUnconnected closes the socket and waits for all that the connection

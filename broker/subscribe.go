@@ -272,8 +272,13 @@ func (c *client) feedMessage(pos session.Pos, m *session.Message, r *request) bo
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	o := &c.out
-	for !o.closing && (o.queue.len() >= feedQueue || o.zero.len() >= feedQueue) {
-		c.cond.Wait()
+	if o.queue.len() >= feedQueue || o.zero.len() >= feedQueue {
+		// The view that is read from holds disk space: not for ever.
+		c.feedSince.Store(c.b.tick.Load())
+		for !o.closing && (o.queue.len() >= feedQueue || o.zero.len() >= feedQueue) {
+			c.cond.Wait()
+		}
+		c.feedSince.Store(0)
 	}
 	if o.closing {
 		return false
@@ -293,7 +298,7 @@ func (c *client) feedMessage(pos session.Pos, m *session.Message, r *request) bo
 		o.zero.push(piece{m: m, n: 1, ids: ids, retain: true})
 	} else {
 		o.queueBytes += m.Size()
-		o.queue.push(message{m: m, pos: pos, ids: ids, qos: qos, retain: true, logged: qos == 2 && c.logged})
+		o.queue.push(message{m: m, pos: pos, ids: ids, qos: qos, retain: true, logged: qos == 2 && c.logged && o.keep(pos)})
 	}
 	c.wake()
 	return true

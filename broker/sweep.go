@@ -25,6 +25,9 @@ func (b *Broker) sweep() {
 func (b *Broker) sweepAt(now int64) {
 	since := b.unserved.Load()
 	away := since != 0 && now-since > int64(b.cfg.UnservedTimeout)
+	if b.serving.Load() && b.deps.Log.Leased() {
+		b.progress.retry()
+	}
 	b.mu.RLock()
 	all := make([]*client, 0, len(b.conns))
 	for c := range b.conns {
@@ -49,6 +52,11 @@ func (c *client) sweepAt(now int64) {
 		c.b.m.stalled.Inc()
 		c.shut(shutdown{reason: reasonQuota, will: true})
 		c.cutOff()
+		return
+	}
+	if f := c.feedSince.Load(); f != 0 && now-f > int64(cfg.StallTimeout) {
+		c.b.m.stalled.Inc()
+		c.shut(shutdown{reason: reasonQuota, will: true})
 		return
 	}
 	if c.ready.Load() && c.keepAlive != 0 && now-c.lastIn.Load() > c.keepAlive && !c.busy.Load() {
