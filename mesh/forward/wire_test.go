@@ -185,9 +185,9 @@ func FuzzReceive(f *testing.F) {
 	w := newWires()
 	e := w.node(f, Config{Node: "a", MaxFrame: 1 << 16, MaxRoutes: 100, HoldMessages: 100}, func() uint64 { return 50 })
 	f.Cleanup(func() { w.shut(f) })
+	e.SetPeers([]string{"b"})
+	p := e.peer("b")
 	f.Fuzz(func(t *testing.T, data []byte) {
-		e.SetPeers([]string{"b"})
-		p := e.peer("b")
 		if err := p.receive(sink{bytes.NewReader(data)}); err == nil {
 			t.Error("a stream without end")
 		}
@@ -199,10 +199,8 @@ func FuzzReceive(f *testing.F) {
 		if n := e.table.trie.Load().Len(); n > 100 {
 			t.Errorf("%d routes", n)
 		}
-		e.SetPeers(nil)
-		// Now, and not when its stream has ended.
-		e.table.drop(&p.in.routes, true)
-		p.in.hold.forget(e.Forwarder, true)
+		e.table.drop(&p.in.routes, false)
+		p.in.hold.forget(e.Forwarder, false)
 		if n, h := e.table.trie.Load().Len(), e.held.Load(); n != 0 || h != 0 {
 			t.Errorf("%d routes and %d held messages are left", n, h)
 		}
