@@ -18,7 +18,7 @@ func (n *Node) openChores(context.Context) error {
 		every time.Duration
 		do    func(context.Context)
 	}{
-		{250 * time.Millisecond, n.checkLease},
+		{100 * time.Millisecond, n.checkLease},
 		{time.Second, n.tellDigest},
 		{time.Second, n.lead},
 		{5 * time.Second, n.fetchCA},
@@ -45,7 +45,9 @@ func (n *Node) openChores(context.Context) error {
 
 // checkLease lets the broker serve only while this node may.
 func (n *Node) checkLease(context.Context) {
-	n.broker.SetServing(n.consensus.Leased() && !n.draining.Load())
+	may := n.consensus.Leased() && n.consensus.Incarnation() != 0
+	n.broker.SetServing(may && !n.draining.Load())
+	n.admitting.Store(may)
 }
 
 // tellDigest lets the peers check by gossip whether their copy of this node's

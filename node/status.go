@@ -28,7 +28,7 @@ func (h health) Ready() admin.Readiness {
 	n := h.n
 	st := n.consensus.Status()
 	r := admin.Readiness{
-		Lease:    st.Leased,
+		Lease:    st.Leased && n.admitting.Load(),
 		CaughtUp: st.AppliedIndex+readyLag >= st.CommitIndex && st.CommitIndex > 0,
 		Serving:  n.serving.Load() && !n.draining.Load(),
 	}
