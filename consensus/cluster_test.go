@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -27,13 +26,13 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // says who dials and what for.
 type wire struct {
 	mu    sync.Mutex
-	nodes map[string]*testNode
+	addrs map[string]string
 	cut   map[string]bool
 	conns map[string]map[net.Conn]struct{} // by either end
 }
 
 func newWire() *wire {
-	return &wire{nodes: map[string]*testNode{}, cut: map[string]bool{}, conns: map[string]map[net.Conn]struct{}{}}
+	return &wire{addrs: map[string]string{}, cut: map[string]bool{}, conns: map[string]map[net.Conn]struct{}{}}
 }
 
 func (w *wire) hold(c net.Conn, ends ...string) error {
@@ -84,12 +83,12 @@ type dialer struct {
 
 func (d dialer) Dial(ctx context.Context, peer, proto string) (net.Conn, error) {
 	d.w.mu.Lock()
-	n := d.w.nodes[peer]
+	addr, ok := d.w.addrs[peer]
 	d.w.mu.Unlock()
-	if n == nil {
+	if !ok {
 		return nil, fmt.Errorf("no node %s", peer)
 	}
-	c, err := (&net.Dialer{}).DialContext(ctx, "tcp", n.listener.Addr().String())
+	c, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
 	}
@@ -220,7 +219,7 @@ func (c *cluster) start(n *testNode) {
 	}
 	opened.Store(n.Consensus)
 	c.w.mu.Lock()
-	c.w.nodes[n.name] = n
+	c.w.addrs[n.name] = n.listener.Addr().String()
 	c.w.mu.Unlock()
 	n.wg.Go(n.serve)
 }
@@ -327,5 +326,3 @@ func counts(items []string) map[string]int {
 	}
 	return m
 }
-
-func raftDB(n *testNode) string { return filepath.Join(n.dir, "raft.db") }
