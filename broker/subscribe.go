@@ -122,6 +122,9 @@ func (c *client) requests(p *packets.Packet) []request {
 			r.reason = reasonFilterInvalid
 		case !rights.MaySubscribe(inner):
 			r.reason = reasonNotAuthorized
+			if c.b.cfg.HideDenials {
+				r.reason = reasonUnspecified
+			}
 		case !known[f.Filter] && have >= c.b.cfg.MaxSubscriptions:
 			r.reason = reasonQuota
 		default:

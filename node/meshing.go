@@ -50,6 +50,14 @@ func (b *addressBook) lookup(node string) (string, bool) {
 	return a, ok
 }
 
+// lookupMember is lookup in the state alone.
+func (b *addressBook) lookupMember(node string) (string, bool) {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	a, ok := b.state[node]
+	return a, ok
+}
+
 func (b *addressBook) learn(node, address string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -189,7 +197,13 @@ func (n *Node) fillBook() []string {
 
 // membersChanged is called on the goroutine that applies.
 func (n *Node) membersChanged() {
+	before := n.book.members()
 	peers := n.fillBook()
 	n.routes.SetPeers(peers)
+	for peer := range before {
+		if _, still := n.book.lookupMember(peer); !still {
+			n.mesh.Disconnect(peer)
+		}
+	}
 	n.checkRemoved()
 }

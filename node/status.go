@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"sync"
@@ -183,7 +182,19 @@ func (b backend) Leave(ctx context.Context, r admin.LeaveRequest) (admin.Change,
 		}
 	}
 	index, err := askLeader(ctx, n, pathLeave, r, n.expel)
+	if err == nil && r.Node == n.cfg.Node.ID {
+		// The log does not reach a node that is gone from it.
+		n.goneFor("this node has left the cluster")
+	}
 	return admin.Change{Index: index, NotApplied: []string{}}, adminError(err)
+}
+
+// goneFor ends the node, once.
+func (n *Node) goneFor(why string) {
+	n.leave.Do(func() {
+		n.log.Warn(why + ": empty its data directory before it joins again")
+		close(n.left)
+	})
 }
 
 // handOver makes another node the leader, because a leader cannot expel itself.
@@ -249,8 +260,6 @@ func (n *Node) expel(ctx context.Context, r admin.LeaveRequest) (uint64, error) 
 	return res.Pos.Index(), err
 }
 
-var errLeft = errors.New("this node was removed from the cluster: empty its data directory before it joins again")
-
 // checkRemoved ends the node when the state no longer has it.
 func (n *Node) checkRemoved() {
 	members := n.store.Members()
@@ -264,9 +273,6 @@ func (n *Node) checkRemoved() {
 	if known {
 		n.known.Store(true)
 	} else if n.known.Load() {
-		n.leave.Do(func() {
-			n.log.Warn(errLeft.Error())
-			close(n.left)
-		})
+		n.goneFor("this node was removed from the cluster")
 	}
 }
