@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/mqcluster/mqcluster/bench"
+	"github.com/mqcluster/mqcluster/demo"
 	"github.com/mqcluster/mqcluster/node"
 	"github.com/spf13/cobra"
 )
@@ -30,5 +31,5 @@ func wire(app *App) {
 			},
 		})
 	}
-	app.Extra = append(app.Extra, func() *cobra.Command { return bench.Command() })
+	app.Extra = append(app.Extra, func() *cobra.Command { return bench.Command() }, demo.Command)
 }
