@@ -6,6 +6,7 @@ import (
 	"errors"
 	"maps"
 	"sync"
+	"time"
 
 	"github.com/mqcluster/mqcluster/consensus"
 	"github.com/mqcluster/mqcluster/gossip"
@@ -195,6 +196,15 @@ func (n *Node) fillBook() []string {
 	return peers
 }
 
+// leaveGrace is how long connections of a removed member are left alone.
+const leaveGrace = 2 * time.Second
+
+func (n *Node) disconnectRemoved(peer string) {
+	if _, back := n.book.lookupMember(peer); !back {
+		n.mesh.Disconnect(peer)
+	}
+}
+
 // membersChanged is called on the goroutine that applies.
 func (n *Node) membersChanged() {
 	before := n.book.members()
@@ -202,7 +212,8 @@ func (n *Node) membersChanged() {
 	n.routes.SetPeers(peers)
 	for peer := range before {
 		if _, still := n.book.lookupMember(peer); !still {
-			n.mesh.Disconnect(peer)
+			// Not at once: the answer to a node that leaves is on its way.
+			time.AfterFunc(leaveGrace, func() { n.disconnectRemoved(peer) })
 		}
 	}
 	n.checkRemoved()
