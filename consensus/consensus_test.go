@@ -235,6 +235,7 @@ func TestTransferUnderLoad(t *testing.T) {
 }
 
 func TestIsolatedNodeLosesLeaseAndIncarnation(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3, nil)
 	c.leased()
 	lost := c.followers()[0]
@@ -265,6 +266,7 @@ func TestIsolatedNodeLosesLeaseAndIncarnation(t *testing.T) {
 }
 
 func TestSentItemsEndUnknownWithTheIncarnation(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3, func(cfg *Config) { cfg.GiveUp = time.Minute })
 	c.leased()
 	f := c.followers()[0]
@@ -303,6 +305,7 @@ func (n *testNode) mustSend(t *testing.T, item *logpb.Item, ch chan fsm.Result) 
 }
 
 func TestWaitApplied(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3, nil)
 	c.leased()
 	leader, f := c.leader(), c.followers()[0]
@@ -337,6 +340,7 @@ func TestWaitApplied(t *testing.T) {
 }
 
 func TestSecretsReachEveryNode(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3, nil)
 	c.leased()
 	leader := c.leader()
@@ -358,6 +362,7 @@ func TestSecretsReachEveryNode(t *testing.T) {
 }
 
 func TestTickWhenDue(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 1, nil)
 	n := c.nodes[0]
 	eventually(t, "lease", n.Leased)
@@ -369,6 +374,7 @@ func TestTickWhenDue(t *testing.T) {
 }
 
 func TestMembership(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 1, nil)
 	c.leased()
 	first := c.nodes[0]
@@ -430,6 +436,7 @@ func TestSnapshotRestoredWhereStateIsOlder(t *testing.T) {
 }
 
 func TestFollowerCatchesUpBySnapshotWhileProposing(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3, func(cfg *Config) { cfg.TrailingLogs = 1; cfg.GiveUp = time.Minute; cfg.Lease = 20 * time.Second })
 	c.leased()
 	f := c.followers()[0]
@@ -483,6 +490,7 @@ func TestStoreFailureIsFatal(t *testing.T) {
 }
 
 func TestStoreDeadlineIsFatal(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 1, func(cfg *Config) { cfg.StoreDeadline = 300 * time.Millisecond })
 	c.leased()
 	n := c.nodes[0]

@@ -156,10 +156,8 @@ func (l *lessee) run() {
 			x, err = l.dial(ctx, leader.node)
 		}
 		if x != nil {
-			l.keep(ctx, x, changed)
+			err = l.keep(ctx, x, changed)
 			x.close()
-			// A leader that hangs up at once is not asked in a tight loop.
-			err = errors.New("the exchange ended")
 		}
 		wait := l.c.cfg.Renew
 		if err != nil {
@@ -176,71 +174,87 @@ func (l *lessee) run() {
 	}
 }
 
-// keep asks over x until it ends or the leader changes.
-func (l *lessee) keep(ctx context.Context, x *exchange, changed <-chan struct{}) {
-	var seq uint64
-	var sent time.Duration
-	var asked time.Time
-	waiting, more := false, false
-	send := func() bool {
-		if waiting {
-			more = true
-			return true
-		}
-		seq++
-		sent, asked, waiting, more = l.c.now(), time.Now(), true, false
-		return x.send(l.request(seq)) == nil
+// conversation is one exchange while it lasts: one request at a time.
+type conversation struct {
+	l             *lessee
+	x             *exchange
+	seq           uint64
+	sent          time.Duration // when the last request was, as a lease counts
+	asked         time.Time
+	waiting, more bool   // for its answer; ask again after it
+	want          uint64 // index that the leader waits for
+}
+
+// ask sends a request, now or after the answer to the last one.
+func (v *conversation) ask() error {
+	if v.waiting {
+		v.more = true
+		return nil
 	}
-	if !send() {
-		return
+	v.seq++
+	v.sent, v.asked, v.waiting, v.more = v.l.c.now(), time.Now(), true, false
+	return v.x.send(v.l.request(v.seq))
+}
+
+// hear acts on an answer.
+func (v *conversation) hear(a leaseAnswer, poll *time.Ticker) error {
+	if a.Seq == v.seq {
+		v.waiting = false
+		v.l.take(a, v.sent)
 	}
-	var want uint64
-	renew := time.NewTimer(l.c.cfg.Renew)
+	if a.Want > v.want {
+		v.want = a.Want
+		poll.Reset(wantPoll)
+	}
+	if v.more || (a.Seq == 0 && a.Want == 0) {
+		return v.ask()
+	}
+	return nil
+}
+
+// renew asks again after a while, unless the leader has long not answered.
+func (v *conversation) renew() error {
+	if !v.waiting {
+		return v.ask()
+	}
+	if d := time.Since(v.asked); d > v.l.c.cfg.Lease/2 {
+		return fmt.Errorf("the leader has not answered for %v", d)
+	}
+	return nil
+}
+
+// keep asks over x until it ends or the leader changes; then it returns nil.
+func (l *lessee) keep(ctx context.Context, x *exchange, changed <-chan struct{}) error {
+	v := &conversation{l: l, x: x}
+	renew := time.NewTicker(l.c.cfg.Renew)
 	defer renew.Stop()
 	poll := time.NewTicker(wantPoll)
 	defer poll.Stop()
 	poll.Stop()
-	for {
-		ok := true
+	err := v.ask()
+	for err == nil {
 		select {
 		case <-ctx.Done():
-			return
+			return nil
 		case <-changed:
-			return
+			return nil
 		case <-l.again:
-			ok = send()
+			err = v.ask()
 		case <-renew.C:
-			renew.Reset(l.c.cfg.Renew)
-			if !waiting {
-				ok = send()
-			} else if time.Since(asked) > l.c.cfg.Lease/2 {
-				return
-			}
+			err = v.renew()
 		case <-poll.C:
-			if l.c.deps.State.AppliedIndex() >= want {
+			if l.c.deps.State.AppliedIndex() >= v.want {
 				poll.Stop()
-				ok = send()
+				err = v.ask()
 			}
 		case a, open := <-x.answers:
 			if !open {
-				return
+				return errors.New("the leader ended the lease stream")
 			}
-			if a.Seq == seq {
-				waiting = false
-				l.take(a, sent)
-			}
-			if a.Want > want {
-				want = a.Want
-				poll.Reset(wantPoll)
-			}
-			if more || (a.Seq == 0 && a.Want == 0) {
-				ok = send()
-			}
-		}
-		if !ok {
-			return
+			err = v.hear(a, poll)
 		}
 	}
+	return err
 }
 
 // wantPoll is how often a node looks whether it has applied what the leader
