@@ -182,7 +182,7 @@ func Defaults() Config {
 		Raft: RaftConfig{
 			Heartbeat:         500 * time.Millisecond,
 			Election:          500 * time.Millisecond,
-			Commit:            5 * time.Millisecond,
+			Commit:            time.Millisecond,
 			Lease:             5 * time.Second,
 			SnapshotThreshold: 100_000,
 			TrailingLogs:      50_000,
