@@ -112,12 +112,31 @@ func change[Q, A any](s *Server, mux *http.ServeMux, op string, do func(context.
 	mux.HandleFunc("POST /v1/"+op, handle(s, op, func(ctx context.Context, q Q) (A, error) {
 		answer, err := do(ctx, q)
 		if err != nil {
-			s.log.Warn("operator's change refused", "operation", op, "err", err)
+			s.log.Warn("operator's change refused", "operation", op, "subject", subject(q), "err", err)
 		} else {
-			s.log.Info("operator's change done", "operation", op)
+			s.log.Info("operator's change done", "operation", op, "subject", subject(q))
 		}
 		return answer, err
 	}))
+}
+
+// subject is whom or what a request is about, for the log.
+func subject(request any) string {
+	switch r := request.(type) {
+	case named:
+		return r.Name
+	case UserAdd:
+		return r.Name
+	case UserSet:
+		return r.Name
+	case Acl:
+		return r.Subject
+	case CertRequest:
+		return r.Name
+	case LeaveRequest:
+		return r.Node
+	}
+	return ""
 }
 
 // handle decodes a request, calls do and encodes its answer or error.

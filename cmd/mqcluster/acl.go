@@ -19,8 +19,9 @@ func (a *App) aclCommand() *cobra.Command {
 
   allow|deny publish|subscribe|both FILTER
 
-where %u and %c in the filter stand for the user name and the client id. What no
-rule allows is denied; a deny beats an allow.`,
+where %u and %c in the filter stand for the user name and the client id. The
+first rule that matches decides: those of the user in their order, then those of
+its roles, then those of *. What no rule allows is denied.`,
 		"  mqcluster acl set user:dev1 'allow publish sensors/%c/#' 'allow subscribe commands/%c/#'\n  mqcluster acl explain dev1 publish sensors/dev1/t --client dev1")
 	r := a.remoteFlags(cmd)
 	cmd.AddCommand(a.aclSetCommand(r), a.aclGetCommand(r), a.aclExplainCommand(r))
@@ -160,10 +161,10 @@ subscribe to a filter, and which rule decides.`,
 					verdict = "allowed"
 				}
 				switch {
+				case answer.Reason != "":
+					fmt.Fprintf(a.Out, "%s: %s\n", verdict, printable(answer.Reason))
 				case answer.Rule != "":
 					fmt.Fprintf(a.Out, "%s by the rule of %s: %s\n", verdict, printable(answer.Subject), printable(answer.Rule))
-				case answer.Reason != "":
-					fmt.Fprintf(a.Out, "%s: %s\n", verdict, answer.Reason)
 				default:
 					fmt.Fprintf(a.Out, "%s: no rule matches\n", verdict)
 				}

@@ -106,6 +106,9 @@ other verbs talk to the node of this machine through its admin socket.`,
 	root.SetErr(a.Err)
 	root.SetGlobalNormalizationFunc(normalizeFlag)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if errors.Is(err, errPasswordArgument) {
+			return usageError{errPasswordArgument}
+		}
 		return usageError{fmt.Errorf("%w: see %s --help", err, cmd.CommandPath())}
 	})
 	root.AddCommand(
@@ -151,6 +154,7 @@ func groupArgs(cmd *cobra.Command, args []string) error {
 		return nil
 	}
 	hint := ""
+	cmd.SuggestionsMinimumDistance = 2
 	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 		hint = fmt.Sprintf(": did you mean %s?", near[0])
 	} else {
@@ -167,6 +171,23 @@ func argCount(low, high int) cobra.PositionalArgs {
 		}
 		return nil
 	}
+}
+
+// exclusive refuses more than one of the flags, and with must also none.
+func exclusive(cmd *cobra.Command, must bool, names ...string) error {
+	var given []string
+	for _, name := range names {
+		if cmd.Flags().Changed(name) {
+			given = append(given, "--"+name)
+		}
+	}
+	switch {
+	case len(given) > 1:
+		return usagef("%s exclude each other: give one", strings.Join(given, " and "))
+	case len(given) == 0 && must:
+		return usagef("one of --%s is needed: see %s --help", strings.Join(names, ", --"), cmd.CommandPath())
+	}
+	return nil
 }
 
 // group makes a command that only groups others.

@@ -50,7 +50,11 @@ that run needs no more than --data-dir. Running it again changes nothing.` + key
 			result.ClusterID, printable(result.ClusterName), result.Node, result.MeshAddress, result.CAFile)
 		fmt.Fprintf(a.Out, "\nStart it:\n  mqcluster run --data-dir %s\n", quoted(config.DataDir))
 		if result.JoinCommand != "" {
-			fmt.Fprintf(a.Out, "\nAdd a node, on another machine, until %s:\n  %s\n", stamp(result.TokenUntil), result.JoinCommand)
+			until := ""
+			if !result.TokenUntil.IsZero() {
+				until = ", until " + stamp(result.TokenUntil)
+			}
+			fmt.Fprintf(a.Out, "\nAdd a node, on another machine%s:\n  %s\n", until, result.JoinCommand)
 		} else {
 			fmt.Fprintf(a.Out, "\nAdd a node: make a token with\n  mqcluster token create --data-dir %s\n", quoted(config.DataDir))
 		}

@@ -42,9 +42,10 @@ disk.`,
 	f.BoolVarP(&what.null, "null-message", "n", false, "an empty payload")
 	f.IntVarP(&what.qos, "qos", "q", 0, "quality of service: 0, 1 or 2")
 	f.BoolVarP(&what.retain, "retain", "r", false, "the broker keeps the message for later subscribers")
-	cmd.MarkFlagsMutuallyExclusive("message", "file", "stdin-line", "null-message")
-	cmd.MarkFlagsOneRequired("message", "file", "stdin-line", "null-message")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := exclusive(cmd, true, "message", "file", "stdin-line", "null-message"); err != nil {
+			return err
+		}
 		if what.topic == "" || strings.ContainsAny(what.topic, "+#") {
 			return usagef("topic %q cannot be published to: give one with -t, without + and #", what.topic)
 		}
@@ -60,7 +61,7 @@ disk.`,
 		if err != nil {
 			return err
 		}
-		defer c.disconnect()
+		defer c.disconnect(func() {})
 		return a.publish(cmd.Context(), c, &what)
 	}
 	return cmd

@@ -38,10 +38,12 @@ func (refusedPassword) String() string { return "" }
 // Type names the value in the help.
 func (refusedPassword) Type() string { return "never" }
 
+// errPasswordArgument is told without the argument itself, which would go to the
+// screen and into logs.
+var errPasswordArgument = errors.New("a password among the arguments can be read by every user of this machine: use --password-file, standard input or the prompt")
+
 // Set refuses.
-func (refusedPassword) Set(string) error {
-	return errors.New("a password among the arguments can be read by every user of this machine: use --password-file, standard input or the prompt")
-}
+func (refusedPassword) Set(string) error { return errPasswordArgument }
 
 // readNew returns a new password: from the file, from standard input, or typed
 // twice.

@@ -196,9 +196,7 @@ func (s *subscriber) once(ctx context.Context, d *dialer, options sessionOptions
 	}
 	end := func() {
 		s.settle(c)
-		_ = c.Disconnect(&paho.Disconnect{})
-		free()
-		<-c.Done()
+		c.disconnect(free)
 	}
 	if first || !c.present {
 		if err := s.subscribe(ctx, c); err != nil {
@@ -249,7 +247,7 @@ func (s *subscriber) settle(c *connection) {
 	owed := s.owed
 	s.mu.Unlock()
 	deadline := time.Now().Add(ackWait)
-	for c.acks.written.Load() < owed && time.Now().Before(deadline) {
+	for c.conn.acked.Load() < owed && time.Now().Before(deadline) {
 		time.Sleep(time.Millisecond)
 	}
 }

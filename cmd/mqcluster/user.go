@@ -25,7 +25,7 @@ every node and on connected clients.`,
 // userArg takes one user name, and tells who adds a password why not.
 func userArg(cmd *cobra.Command, args []string) error {
 	if len(args) == 2 {
-		return usageError{refusedPassword{}.Set("")}
+		return usageError{errPasswordArgument}
 	}
 	return argCount(1, 1)(cmd, args)
 }
@@ -45,6 +45,9 @@ listener that takes the user name from it.`,
   mqcluster user add gateway7 --no-password`,
 		Args: userArg,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := exclusive(cmd, false, "no-password", "password-file", "stdin"); err != nil {
+				return err
+			}
 			request := admin.UserAdd{Name: args[0], Roles: roles}
 			if !none {
 				secret, err := password.readNew(a)
@@ -66,7 +69,6 @@ listener that takes the user name from it.`,
 	password.flags(cmd)
 	cmd.Flags().StringSliceVar(&roles, "role", nil, "role of the user (repeatable)")
 	cmd.Flags().BoolVar(&none, "no-password", false, "log in by certificate only")
-	cmd.MarkFlagsMutuallyExclusive("no-password", "password-file", "stdin")
 	return cmd
 }
 
