@@ -31,6 +31,7 @@ func TestKillNode(t *testing.T) {
 		{"leader, QoS 2", func(l, _, _ *Node) *Node { return l }, 2},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			c.In(t)
 			leader, followers := c.Leader(), c.Followers()
 			victim := tt.victim(leader, followers[0], followers[1])
 			count := 11_000

@@ -18,6 +18,7 @@ func TestSameFilterEverywhere(t *testing.T) {
 	c := NewCluster(t, Options{})
 	for qos := range byte(3) {
 		t.Run(fmt.Sprintf("QoS %d", qos), func(t *testing.T) {
+			c.In(t)
 			var subs []*Client
 			for i, n := range c.Nodes {
 				s := n.Connect(clean(fmt.Sprintf("same-%d-%d", qos, i)))
@@ -55,6 +56,7 @@ func TestSharedGroup(t *testing.T) {
 	} {
 		for qos := range byte(3) {
 			t.Run(fmt.Sprintf("%s, QoS %d", tt.name, qos), func(t *testing.T) {
+				c.In(t)
 				topic := fmt.Sprintf("shared/%d", time.Now().UnixNano())
 				connect := func(n *Node, id string) *Client {
 					o := clean(id)
@@ -82,15 +84,8 @@ func TestSharedGroup(t *testing.T) {
 				for i, p := range plain {
 					exactlyOnce(t, fmt.Sprintf("plain subscriber %d", i), sent, collect(p, len(sent)))
 				}
-				all, shares := map[string]int{}, []int{}
-				for _, m := range members {
-					got := collect(m, len(sent))
-					shares = append(shares, len(got))
-					for k, v := range got {
-						all[k] += v
-					}
-				}
-				exactlyOnce(t, "the group", sent, all)
+				got, shares := collectAll(members, len(sent))
+				exactlyOnce(t, "the group", sent, got)
 				t.Logf("%d messages, shares %v", len(sent), shares)
 				for _, s := range append(members, plain...) {
 					s.Disconnect(0, rawmqtt.Int(rawmqtt.SessionExpiry, 0))
@@ -142,26 +137,48 @@ const quiet = 300 * time.Millisecond
 // returns how often each payload came.
 func collect(c *Client, want int) map[string]int {
 	c.t.Helper()
-	got, total := map[string]int{}, 0
-	deadline := time.Now().Add(patience)
-	for time.Now().Before(deadline) {
-		wait := 2 * time.Second // something is missing, or somebody else got it
-		if total >= want {
-			wait = quiet
-		}
-		p, err := c.Read(wait)
-		switch {
-		case errors.Is(err, rawmqtt.ErrTimeout):
-			return got
-		case err != nil:
-			c.t.Errorf("after %d of %d messages: %v", total, want, err)
-			return got
-		case p.Type == rawmqtt.PUBLISH:
-			got[string(p.Payload)]++
-			total++
-		}
-	}
+	got, _ := collectAll([]*Client{c}, want)
 	return got
+}
+
+// collectAll does that for several clients that get want messages together, and
+// returns also how many came to each.
+func collectAll(clients []*Client, want int) (got map[string]int, shares []int) {
+	var mu sync.Mutex
+	total, last := 0, time.Now()
+	got, shares = map[string]int{}, make([]int, len(clients))
+	over := func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		// What is missing gets more time than what would be too much.
+		return total >= want && time.Since(last) > quiet || time.Since(last) > 3*time.Second
+	}
+	var wg sync.WaitGroup
+	for i, c := range clients {
+		wg.Go(func() {
+			for !over() {
+				p, err := c.Read(quiet / 4)
+				if errors.Is(err, rawmqtt.ErrTimeout) {
+					continue
+				}
+				if err != nil {
+					c.t.Errorf("after %d messages: %v", shares[i], err)
+					return
+				}
+				if p.Type != rawmqtt.PUBLISH {
+					continue
+				}
+				mu.Lock()
+				got[string(p.Payload)]++
+				shares[i]++
+				total++
+				last = time.Now()
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	return got, shares
 }
 
 // exactlyOnce fails unless each payload came once and no other did.

@@ -136,6 +136,19 @@ func (c *Cluster) Join(n *Node, token string) error {
 	return nil
 }
 
+// In makes t, a subtest, the one that fails and logs until it ends.
+func (c *Cluster) In(t *testing.T) {
+	outer := c.t
+	set := func(t *testing.T) {
+		c.t = t
+		for _, n := range c.Nodes {
+			n.t = t
+		}
+	}
+	set(t)
+	t.Cleanup(func() { set(outer) })
+}
+
 // Running are the nodes whose process runs.
 func (c *Cluster) Running() (up []*Node) {
 	for _, n := range c.Nodes {

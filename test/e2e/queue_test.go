@@ -24,6 +24,7 @@ func TestQueueSurvives(t *testing.T) {
 		{"another follower", func(_, _, o *Node) *Node { return o }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			c.In(t)
 			leader, followers := c.Leader(), c.Followers()
 			last, other := followers[0], followers[1]
 			victim := tt.victim(leader, last, other)

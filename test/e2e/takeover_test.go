@@ -22,6 +22,7 @@ func TestTakeover(t *testing.T) {
 			for i, first := range c.Nodes {
 				second := c.Nodes[(i+1)%len(c.Nodes)]
 				t.Run(fmt.Sprintf("v%d, persistent %t, %s to %s", version, keep, first.ID, second.ID), func(t *testing.T) {
+					c.In(t)
 					o := rawmqtt.Connect{Version: version, ClientID: fmt.Sprintf("taken-%d-%t-%d", version, keep, i), CleanStart: !keep}
 					if keep && version == 5 {
 						o.Properties = []rawmqtt.Property{rawmqtt.Int(rawmqtt.SessionExpiry, 60)}
@@ -29,8 +30,9 @@ func TestTakeover(t *testing.T) {
 					a := first.Connect(o)
 					start := time.Now()
 					b := second.Connect(o)
-					if b.Present != keep {
-						t.Errorf("session present is %t after a takeover, want %t", b.Present, keep)
+					// The CONNACK of MQTT 3.1 cannot tell.
+					if want := keep && version > 3; b.Present != want {
+						t.Errorf("session present is %t after a takeover, want %t", b.Present, want)
 					}
 					kicked(t, a, version)
 					t.Logf("taken over in %v", time.Since(start).Round(time.Millisecond))
@@ -69,6 +71,7 @@ func TestTakeoverPingPong(t *testing.T) {
 	c := NewCluster(t, Options{})
 	for _, keep := range []bool{false, true} {
 		t.Run(fmt.Sprintf("persistent %t", keep), func(t *testing.T) {
+			c.In(t)
 			o := clean("pingpong")
 			if keep {
 				o = persistent("pingpong-keep", 60)

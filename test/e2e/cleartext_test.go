@@ -1,0 +1,232 @@
+//go:build linux
+
+package e2e
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/mqcluster/mqcluster/test/rawmqtt"
+)
+
+// TestNoClearText captures everything that three nodes, a fourth that joins
+// later, and their clients say on loopback, and looks for what must be secret:
+// topics, payloads, passwords, their hashes, the join token's secret, a client's
+// key. A control node with a plaintext listener, in the same capture, shows that
+// such bytes would be found.
+func TestNoClearText(t *testing.T) {
+	need(t, "tcpdump")
+	control := NewCluster(t, Options{Nodes: 1})
+	settings := []string{"--raft.snapshot-threshold", "200", "--raft.trailing-logs", "20"}
+	tlsOnly := func(n *Node) []string { return append([]string{"--listener", "tls,address=" + n.TLS}, settings...) }
+
+	// The ports must be known before the capture starts, and the capture has to
+	// start before the cluster does.
+	dir, err := os.MkdirTemp("", "e2e-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	capture := startCapture(t, filepath.Join(dir, "lo.pcap"))
+	c := newListening(t, 3, tlsOnly)
+
+	marker := func(what string) string { return "MARK" + what + strings.ToUpper(rand.Text()[:16]) }
+	topic, payload, secret := "t/"+marker("topic"), marker("payload"), marker("password")
+	c.addUser("marked", secret)
+	sub := login{c.Nodes[1].TLS, c.ClientTLS, "marked", secret}.must(t, persistent("marked-sub", 3600))
+	sub.Sub(rawmqtt.Sub(topic+"/#", 2))
+	pub := login{c.Nodes[0].TLS, c.ClientTLS, "marked", secret}.must(t, clean("marked-pub"))
+	for qos := range byte(3) {
+		for i := range 30 {
+			pub.Pub(fmt.Sprintf("%s/%d", topic, i), qos, i%3 == 0, payload)
+		}
+	}
+	sub.Messages(90, patience)
+	third := login{c.Nodes[2].TLS, c.ClientTLS, "marked", secret}.must(t, clean("marked-third"))
+	third.Sub(rawmqtt.Sub(topic+"/#", 1))
+	third.Messages(10, patience)
+	sub.Close()
+	for i := range 500 {
+		pub.Pub(fmt.Sprintf("%s/%d", topic, i%100), 1, true, payload)
+	}
+	_, _, pair := c.certificate("marked")
+
+	// A node that joins after the log was cut gets a snapshot, with all of it.
+	for _, n := range c.Running() {
+		await(t, patience, func() bool { return strings.Contains(n.Log(), "snapshot") }, func() string { return n.ID + " took no snapshot" })
+	}
+	token := strings.TrimSpace(c.Nodes[2].CLI("token", "create", "--quiet"))
+	fourth := c.add()
+	if out, err := command("", append([]string{"join", c.Nodes[1].Mesh, "--token", token}, fourth.bare(tlsOnly(fourth)...)...)...); err != nil {
+		t.Fatal(err, out)
+	}
+	fourth.Start()
+	fourth.WaitReady(patience)
+	late := login{fourth.TLS, c.ClientTLS, "marked", secret}.must(t, clean("marked-late"))
+	late.Sub(rawmqtt.Sub(topic+"/#", 1))
+	late.Messages(100, patience)
+	if !regexp.MustCompile(`(?i)snapshot.*(restor|install)|(restor|install).*snapshot`).MatchString(fourth.Log()) {
+		t.Error("the fourth node's log tells of no snapshot that it was sent")
+	}
+	c.Nodes[1].Stop()
+	c.Nodes[1].Restart()
+	resumed := login{c.Nodes[2].TLS, c.ClientTLS, "marked", secret}.must(t, persistent("marked-sub", 3600))
+	if !resumed.Present {
+		t.Error("the session is gone")
+	}
+	resumed.Messages(500, patience)
+
+	// The control, over the plaintext listener.
+	control.addUser("control", "CONTROLPASSWORD1234")
+	plain := login{control.Nodes[0].Plain, nil, "control", "CONTROLPASSWORD1234"}.must(t, clean("control"))
+	plain.Sub(rawmqtt.Sub("CONTROLTOPIC1234/#", 1))
+	for range 20 {
+		plain.Pub("CONTROLTOPIC1234/x", 1, false, "CONTROLPAYLOAD1234")
+	}
+	plain.Messages(20, patience)
+
+	raw := capture.stop()
+	for _, seen := range []string{"CONTROLPASSWORD1234", "CONTROLTOPIC1234", "CONTROLPAYLOAD1234", "mqc-raft/1", "mqc-join/1", "mqc-forward/1"} {
+		if !bytes.Contains(raw, []byte(seen)) {
+			t.Errorf("the capture of %d bytes has no %q: it would not have found anything", len(raw), seen)
+		}
+	}
+	for _, n := range c.Nodes {
+		for what, address := range map[string]string{"client": n.TLS, "mesh": n.Mesh} {
+			if k := packetsOf(raw, address); k < 20 {
+				t.Errorf("the capture has %d packets of the %s port of %s", k, what, n.ID)
+			}
+		}
+	}
+	secrets := map[string]string{"topic": topic[2:], "payload": payload, "password": secret, "token": strings.Split(token, ".")[2],
+		"init's token": strings.Split(c.Token, ".")[2], "user's password hash": "$argon2", "client id": "marked-sub",
+		"the harness's password": password}
+	if key, ok := pair.PrivateKey.(*ecdsa.PrivateKey); ok {
+		secrets["client's key"] = string(key.D.FillBytes(make([]byte, 32)))
+	} else {
+		t.Errorf("the key of cert issue is a %T", pair.PrivateKey)
+	}
+	for what, s := range secrets {
+		for form, text := range spellings(s) {
+			if i := bytes.Index(raw, []byte(text)); i >= 0 {
+				t.Errorf("the %s can be read in what was captured (%s): %q", what, form, raw[max(0, i-40):min(len(raw), i+60)])
+			}
+		}
+	}
+	t.Logf("%d bytes captured, %d secrets in none", len(raw), len(secrets))
+}
+
+// spellings are the ways in which text may stand in a stream.
+func spellings(text string) map[string]string {
+	all := map[string]string{"as it is": text, "hex": hex.EncodeToString([]byte(text))}
+	for shift := range 3 { // where in a group of three the text begins
+		b := base64.StdEncoding.EncodeToString([]byte(strings.Repeat("x", shift) + text))
+		all[fmt.Sprintf("base64, shifted by %d", shift)] = b[4 : len(b)-4]
+	}
+	return all
+}
+
+// packetsOf counts the packets of a pcap whose TCP header, right behind an IPv4
+// header of 127.0.0.1, has the port. It reads no more of the format than that.
+func packetsOf(raw []byte, address string) (n int) {
+	_, text, _ := net.SplitHostPort(address)
+	var port uint16
+	fmt.Sscan(text, &port)
+	local := []byte{127, 0, 0, 1, 127, 0, 0, 1}
+	for i := bytes.Index(raw, local); i >= 0; {
+		if tcp := raw[i+8:]; len(tcp) > 4 && (uint16(tcp[0])<<8|uint16(tcp[1]) == port || uint16(tcp[2])<<8|uint16(tcp[3]) == port) {
+			n++
+		}
+		next := bytes.Index(raw[i+8:], local)
+		if next < 0 {
+			break
+		}
+		i += 8 + next
+	}
+	return n
+}
+
+// capture is a running tcpdump.
+type capture struct {
+	t    *testing.T
+	cmd  *exec.Cmd
+	file string
+	said *lockedBuffer
+}
+
+// startCapture captures all TCP on loopback between ports that tests use.
+func startCapture(t *testing.T, file string) *capture {
+	t.Helper()
+	c := &capture{t: t, file: file, said: &lockedBuffer{}}
+	c.cmd = exec.Command("tcpdump", "-i", "lo", "-s", "0", "-B", "65536", "-n", "-Z", "root", "-w", file, "tcp portrange 10000-31999")
+	c.cmd.Stderr = c.said
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := c.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	exited := make(chan error, 1)
+	go func() { exited <- c.cmd.Wait() }()
+	t.Cleanup(func() { _ = c.cmd.Process.Kill() })
+	await(t, patience, func() bool {
+		select {
+		case err := <-exited:
+			if os.Getenv("E2E_ALL") == "" && strings.Contains(c.said.String(), "permission") {
+				t.Skipf("tcpdump may not capture (run as root): %s", c.said)
+			}
+			t.Fatalf("tcpdump ended: %v: %s", err, c.said)
+		default:
+		}
+		return strings.Contains(c.said.String(), "listening on")
+	}, c.said.String)
+	c.t.Cleanup(func() { <-exited })
+	return c
+}
+
+// stop ends the capture and returns it.
+func (c *capture) stop() []byte {
+	c.t.Helper()
+	if err := c.cmd.Process.Signal(os.Interrupt); err != nil {
+		c.t.Fatal(err)
+	}
+	await(c.t, patience, func() bool { return strings.Contains(c.said.String(), "dropped by kernel") }, c.said.String)
+	if !regexp.MustCompile(`(?m)^0 packets dropped by kernel`).MatchString(c.said.String()) {
+		c.t.Errorf("the capture is not whole: %s", c.said)
+	}
+	await(c.t, patience, func() bool { return c.cmd.ProcessState != nil }, func() string { return "tcpdump does not end" })
+	raw, err := os.ReadFile(c.file)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return raw
+}
+
+// lockedBuffer is a buffer that a process writes to while a test reads it.
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
