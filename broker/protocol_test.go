@@ -212,7 +212,7 @@ func TestSubscribeRefused(t *testing.T) {
 		want    []byte
 	}{
 		{4, []byte{0x80, 0x80, 1, 0x80, 0, 0x80}},
-		{5, []byte{reasonNotAuthorized, reasonFilterInvalid, 1, reasonFilterInvalid, 0, reasonQuota}},
+		{5, []byte{reasonUnspecified, reasonFilterInvalid, 1, reasonFilterInvalid, 0, reasonQuota}},
 	} {
 		s := connect(t, n, v.version, "s")
 		got := s.subscribeRaw(0, sub("test/nosubscribe", 2), sub("a/#/b", 1), sub("ok", 1), sub("$share/g", 1), sub("ok/2", 0), sub("many", 1))

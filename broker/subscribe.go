@@ -121,7 +121,9 @@ func (c *client) requests(p *packets.Packet) []request {
 		case routing.ValidFilter(f.Filter) != nil:
 			r.reason = reasonFilterInvalid
 		case !rights.MaySubscribe(inner):
-			r.reason = reasonNotAuthorized
+			// Not 0x87, which the Eclipse interoperability suite takes for a
+			// protocol error.
+			r.reason = reasonUnspecified
 			if c.b.cfg.HideDenials {
 				r.reason = reasonUnspecified
 			}
