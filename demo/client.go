@@ -47,8 +47,8 @@ type client struct {
 	// received is called for each message, one after the other, before it is
 	// acknowledged.
 	received func(*paho.Publish)
-	// serve uses a connection until it is of no more use or ctx ends, and tells
-	// whether there is nothing more to do; nil: wait.
+	// serve uses a connection until ctx ends, which it does with the connection,
+	// and tells whether there is nothing more to do; nil: wait.
 	serve func(ctx context.Context, c *paho.Client) (finished bool)
 
 	mu         sync.Mutex
@@ -99,14 +99,23 @@ func (c *client) run(ctx context.Context) {
 
 // use serves one connection to its end and tells whether it was the last one.
 func (c *client) use(ctx context.Context, conn *paho.Client) (last bool) {
-	if c.serve != nil {
-		last = c.serve(ctx, conn)
-	} else {
+	// A request does not notice by itself that its connection has ended.
+	connected, end := context.WithCancel(ctx)
+	var notice sync.WaitGroup
+	notice.Go(func() {
 		select {
-		case <-ctx.Done():
 		case <-conn.Done():
+		case <-connected.Done():
 		}
+		end()
+	})
+	if c.serve != nil {
+		last = c.serve(connected, conn)
+	} else {
+		<-connected.Done()
 	}
+	end()
+	notice.Wait()
 	select {
 	case <-conn.Done():
 	default:

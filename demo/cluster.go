@@ -25,7 +25,7 @@ const patience = 30 * time.Second
 const pollEvery = 20 * time.Millisecond
 
 // user is the one that all devices of the demo are.
-const user = "demo"
+const user = "dev"
 
 // cluster is the nodes of the demo, and what clients need to use them.
 type cluster struct {
@@ -203,12 +203,16 @@ func (c *cluster) remote(n *node) []string {
 // tryLines are commands for the user to try.
 func (c *cluster) tryLines(endpoint string) []string {
 	host, port, _ := net.SplitHostPort(endpoint) // validated
-	common := fmt.Sprintf("-h %s -p %s --cafile %s --cert %s --key %s -u %s -P %s",
-		host, port, shown(c.caFile), shown(c.certFile), shown(c.keyFile), user, c.password)
+	at := "-h " + host
+	if port != "8883" { // what mosquitto takes with TLS
+		at += " -p " + port
+	}
+	common := fmt.Sprintf("%s --cafile %s --cert %s --key %s -u %s -P %s",
+		at, shown(c.caFile), shown(c.certFile), shown(c.keyFile), user, c.password)
 	n := c.nodes[len(c.nodes)-1]
 	return []string{
-		"mosquitto_sub " + common + " -q 1 -v -t '" + park + "#'",
-		"mosquitto_pub " + common + " -q 1 -t " + park + "hello -m hello",
+		"mosquitto_sub " + common + " -v -t '" + park + "#'",
+		"mosquitto_pub " + common + " -t " + park + "hello -m hello",
 		shown(n.program) + " status " + c.remote(n)[0] + " " + shown(c.remote(n)[1]),
 	}
 }

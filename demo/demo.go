@@ -116,23 +116,33 @@ func (d *stage) look() view {
 	return v
 }
 
+// lastWords is how long the devices may take at the end for what is under way.
+const lastWords = 2 * time.Second
+
 // curtain gives the terminal back before the nodes are stopped, which takes a
 // moment, and leaves on it what a live screen takes away.
 func (d *stage) curtain() {
 	_ = d.display.Close() // it has no error
-	v := d.look()
 	if d.live {
-		for _, l := range eventLines(v.events) {
-			fmt.Fprintln(d.out, l.ansi(false))
+		for _, e := range d.story.history() {
+			fmt.Fprintln(d.out, stamp(e.at)+"  "+e.text)
 		}
 	}
-	for _, s := range v.subscribers {
-		fmt.Fprintf(d.out, "%-12s  %s acknowledged, %s delivered, %d twice, %d under way, %d out of order, %d lost",
-			s.name, thousands(s.tally.acked), thousands(s.tally.delivered), s.tally.duplicates, s.tally.owed, s.tally.disordered, s.tally.lost)
-		if s.gaps {
-			fmt.Fprintf(d.out, ", longest silence %s", milliseconds(s.tally.gap))
+	if t := d.traffic.Load(); t != nil {
+		t.rest(lastWords)
+		v := view{}
+		t.put(&v)
+		for _, s := range v.subscribers {
+			fmt.Fprintf(d.out, "%s: %s acknowledged, %s delivered, %d twice, %d out of order, %d lost",
+				s.name, thousands(s.tally.acked), thousands(s.tally.delivered), s.tally.duplicates, s.tally.disordered, s.tally.lost)
+			if s.tally.owed > 0 {
+				fmt.Fprintf(d.out, ", %d under way", s.tally.owed)
+			}
+			if s.gaps {
+				fmt.Fprintf(d.out, ", longest silence %s", milliseconds(s.tally.gap))
+			}
+			fmt.Fprintln(d.out)
 		}
-		fmt.Fprintln(d.out)
 	}
 	fmt.Fprintf(d.out, "stopping the nodes; their logs stay in %s\n", shown(d.story.cluster.dir.path))
 }

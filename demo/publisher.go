@@ -38,7 +38,6 @@ type publisher struct {
 	due    time.Time
 	acked  atomic.Uint64 // the last number that was acknowledged
 	begun  atomic.Int64  // when that was first sent, in Unix nanoseconds
-	tries  atomic.Int64  // messages that were sent again
 	unsure bool          // the message under way was sent before
 	first  time.Time     // when it was
 }
@@ -53,7 +52,7 @@ func newPublisher(id, topic string, at access, every time.Duration, halt <-chan 
 // under way.
 func (p *publisher) publish(ctx context.Context, c *paho.Client) (finished bool) {
 	for {
-		if !p.unsure && !p.wait(ctx, c) {
+		if !p.unsure && !p.wait(ctx) {
 			return p.halted()
 		}
 		if !p.one(ctx, c) {
@@ -73,7 +72,7 @@ func (p *publisher) halted() bool {
 
 // wait waits for the time of the next message. It tells whether there is one to
 // be sent on this connection.
-func (p *publisher) wait(ctx context.Context, c *paho.Client) bool {
+func (p *publisher) wait(ctx context.Context) bool {
 	// What an outage has held up is not made up for.
 	p.due = p.due.Add(p.every)
 	if now := time.Now(); p.due.Before(now) {
@@ -85,8 +84,6 @@ func (p *publisher) wait(ctx context.Context, c *paho.Client) bool {
 	case <-timer.C:
 	case <-p.halt:
 		return false
-	case <-c.Done():
-		return false
 	case <-ctx.Done():
 		return false
 	}
@@ -96,9 +93,7 @@ func (p *publisher) wait(ctx context.Context, c *paho.Client) bool {
 // one sends the message under way and waits for its acknowledgement; it tells
 // whether the connection is fit for another one.
 func (p *publisher) one(ctx context.Context, c *paho.Client) bool {
-	if p.unsure {
-		p.tries.Add(1)
-	} else {
+	if !p.unsure {
 		p.unsure, p.first = true, time.Now()
 	}
 	payload, err := json.Marshal(reading{p.id, p.n, p.first.UnixNano(), 20 + float64(p.n%50)/10})

@@ -34,43 +34,52 @@ func text(s style, format string, args ...any) line { return line{{fmt.Sprintf(f
 // render lays v out for a screen of the size. It returns at most height lines,
 // none longer than width.
 func render(v view, width, height int) []line {
-	head := append(headLines(v, width), nodeLines(v.nodes)...)
+	head := append([]line{titleLine(v, width)}, nodeLines(v.nodes)...)
 	head = append(head, nil)
 	head = append(head, messageLines(v)...)
-	foot := tryLines(v.try, width)
-	foot = append(foot, text(dim, "%s", v.phase))
+	head = append(head, nil, text(bold, "WHAT HAPPENED"))
+	foot := append([]line{nil}, tryLines(v.try, width)...)
+	foot = append(foot, phaseLine(v, width))
 
 	// What is left between them is the timeline's: its latest events.
-	room := height - len(head) - len(foot) - 2
+	room := max(0, height-len(head)-len(foot))
 	events := eventLines(v.events)
-	if len(events) > room {
-		events = events[max(0, min(len(events), len(events)-room)):]
-	}
-	out := append(head, text(bold, "WHAT HAPPENED"))
-	out = append(out, events...)
+	events = events[max(0, len(events)-room):]
+	out := append(head, events...)
 	for range room - len(events) {
 		out = append(out, nil)
 	}
-	out = append(out, nil)
 	out = append(out, foot...)
-	if len(out) > height {
-		out = out[:max(0, height)]
-	}
+	out = out[:min(len(out), max(0, height))]
 	for i := range out {
 		out[i] = out[i].fit(width)
 	}
 	return out
 }
 
-func headLines(v view, width int) []line {
-	left := fmt.Sprintf(" mqcluster demo: %d nodes behind %s, TLS with client certificates", len(v.nodes), v.endpoint)
-	clock := fmt.Sprintf("%d:%02d ", int(v.elapsed.Minutes()), int(v.elapsed.Seconds())%60)
-	gap := max(1, width-utf8.RuneCountInString(left)-len(clock))
-	return []line{{{left + strings.Repeat(" ", gap) + clock, bar}}, nil}
+// titleLine says what this is; the time goes to the right edge.
+func titleLine(v view, width int) line {
+	left := fmt.Sprintf(" mqcluster demo: %d nodes, mutual TLS; endpoint %s", len(v.nodes), v.endpoint)
+	return line{{apart(left, fmt.Sprintf("%d:%02d ", int(v.elapsed.Minutes()), int(v.elapsed.Seconds())%60), width), bar}}
+}
+
+// phaseLine says what is being done, and how the devices are.
+func phaseLine(v view, width int) line {
+	devices := ""
+	if v.devices > 0 {
+		devices = fmt.Sprintf("%d of %d devices online", v.up, v.devices)
+	}
+	return line{{apart(v.phase, devices, width), dim}}
+}
+
+// apart puts two texts at the edges.
+func apart(left, right string, width int) string {
+	gap := width - utf8.RuneCountInString(left) - utf8.RuneCountInString(right)
+	return left + strings.Repeat(" ", max(1, gap)) + right
 }
 
 func nodeLines(nodes []nodeView) []line {
-	out := []line{text(bold, "NODE  STATE     ROLE       LEASE    APPLIED  CLIENTS   IN/S  OUT/S      PID")}
+	out := []line{text(bold, "NODE  STATE     ROLE       LEASE    APPLIED  CLIENTS  MSG/S IN    OUT      PID")}
 	for _, n := range nodes {
 		state, look := nodeState(n)
 		l := line{{fmt.Sprintf("%-6s", n.name), noStyle}, {fmt.Sprintf("%-10s", state), look}}
@@ -79,7 +88,7 @@ func nodeLines(nodes []nodeView) []line {
 			if n.pid != 0 {
 				pid = fmt.Sprint(n.pid)
 			}
-			out = append(out, append(l, span{fmt.Sprintf("%-9s %6s %10s %8s %6s %6s %8s", "-", "-", "-", "-", "-", "-", pid), dim}))
+			out = append(out, append(l, span{fmt.Sprintf("%-9s %6s %10s %8s %9s %6s %8s", "-", "-", "-", "-", "-", "-", pid), dim}))
 			continue
 		}
 		role := span{fmt.Sprintf("%-9s ", n.role), noStyle}
@@ -90,7 +99,7 @@ func nodeLines(nodes []nodeView) []line {
 		if n.lease == 0 {
 			lease = span{"  none", yellow}
 		}
-		out = append(out, append(l, role, lease, span{fmt.Sprintf(" %10s %8d %6.0f %6.0f %8d",
+		out = append(out, append(l, role, lease, span{fmt.Sprintf(" %10s %8d %9.0f %6.0f %8d",
 			thousands(int(n.applied)), n.clients, n.in, n.out, n.pid), noStyle}))
 	}
 	return out
@@ -109,7 +118,7 @@ func nodeState(n nodeView) (string, style) {
 }
 
 func messageLines(v view) []line {
-	out := []line{text(bold, "QOS 1 TO      ACKED  DELIVERED  TWICE  UNDER WAY  LOST   GAP MAX  WHERE")}
+	out := []line{text(bold, "QOS 1 FOR        ACKED  DELIVERED  TWICE  UNDER WAY  LOST   MAX GAP  SESSION")}
 	for _, s := range v.subscribers {
 		gap, lost := "-", green
 		if s.gaps {
@@ -119,13 +128,13 @@ func messageLines(v view) []line {
 			lost = red
 		}
 		out = append(out, line{
-			{fmt.Sprintf("%-12s %6s %10s %6d %10s ", s.name, thousands(s.tally.acked), thousands(s.tally.delivered),
+			{fmt.Sprintf("%-12s %9s %10s %6d %10s ", s.name, thousands(s.tally.acked), thousands(s.tally.delivered),
 				s.tally.duplicates, thousands(s.tally.owed)), noStyle},
 			{fmt.Sprintf("%5d", s.tally.lost), lost},
 			{fmt.Sprintf(" %9s  %s", gap, s.where), noStyle},
 		})
 	}
-	return append(out, text(dim, "%d of %d devices publish, %d messages were sent again", v.up, v.devices, v.retried), nil)
+	return out
 }
 
 func eventLines(events []event) []line {
@@ -139,37 +148,31 @@ func eventLines(events []event) []line {
 // stamp is when an event was, in seconds of the demo.
 func stamp(at time.Duration) string { return fmt.Sprintf("%6.1f s", at.Seconds()) }
 
-// tryLines folds commands so that they can be copied from the screen: a shell
-// reads a line that ends with a backslash together with the next.
+// tryLines shows the commands to try.
 func tryLines(commands []string, width int) []line {
-	if len(commands) == 0 {
-		return nil
-	}
-	out := []line{text(bold, "TRY IT")}
+	var out []line
 	for _, command := range commands {
-		for i, part := range fold(command, width-4) {
-			if i > 0 {
-				part = "  " + part
-			}
+		for _, part := range fold(command, width) {
 			out = append(out, text(noStyle, "%s", part))
 		}
 	}
 	return out
 }
 
-// fold breaks a command at blanks into lines no longer than width, if its words
-// allow; all but the last end with a backslash.
+// fold breaks a command before options into lines no longer than width, if they
+// allow. All but the last end with a backslash, so that the lines can be copied
+// from the screen into a shell.
 func fold(command string, width int) (out []string) {
 	current := ""
-	for _, word := range strings.Split(command, " ") {
+	for i, word := range strings.Split(command, " -") {
 		switch {
-		case current == "":
+		case i == 0:
 			current = word
-		case utf8.RuneCountInString(current)+utf8.RuneCountInString(word)+3 > width:
+		case utf8.RuneCountInString(current)+len(" -")+utf8.RuneCountInString(word)+len(` \`) > width:
 			out = append(out, current+` \`)
-			current = word
+			current = "  -" + word
 		default:
-			current += " " + word
+			current += " -" + word
 		}
 	}
 	return append(out, current)

@@ -18,8 +18,8 @@ const (
 // killed, and goes on counting. The error is that of verdict.
 func (d *stage) stay(ctx context.Context) error {
 	s := d.story
-	s.now("try it, or kill a node: kill -9 PID    Ctrl-C ends the demo")
-	s.say(plainMark, "the demo stays up: connect your own clients, kill -9 any node; Ctrl-C ends it")
+	s.now("try these, or kill -9 a PID; Ctrl-C ends it")
+	s.say(plainMark, "it stays up until Ctrl-C: kill -9 any node, it is started again")
 	g := guard{story: s, died: map[*node]time.Time{}, back: map[*node]time.Time{}}
 	if !d.live {
 		for _, command := range s.cluster.tryLines(d.endpoint) {

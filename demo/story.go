@@ -162,7 +162,7 @@ func (s *story) kill(ctx context.Context) error {
 	s.killed = leader
 	clients, control := leader.open.Load(), ""
 	if s.traffic.where(&s.traffic.control.client) == "at "+leader.name {
-		control = ", the control room among them"
+		control = ", the control room too"
 	}
 	leader.kill()
 	at := time.Now()
@@ -239,8 +239,8 @@ func (s *story) comeBack(ctx context.Context) error {
 	case after.lost > 0 || state.forgotten > 0:
 		s.say(badMark, "the laptop is back %s and misses %s of %s queued messages", t.where(&t.laptop.client), thousands(after.lost), thousands(before.owed))
 	default:
-		s.say(goodMark, "the laptop is back %s: its session, and %s queued messages in %s",
-			t.where(&t.laptop.client), thousands(before.owed), milliseconds(time.Since(at)))
+		s.say(goodMark, "the laptop is back %s with its session and %s queued messages",
+			t.where(&t.laptop.client), thousands(before.owed))
 	}
 	return nil
 }
@@ -301,7 +301,7 @@ func (s *story) judge(ctx context.Context) error {
 		return err
 	}
 	sum := t.control.ledger.sum(time.Now())
-	s.say(goodMark, "nothing was lost: %s acknowledged, all delivered, %d twice, none out of order",
+	s.say(goodMark, "nothing is lost: %s acknowledged and delivered in order, %d twice",
 		thousands(sum.acked), sum.duplicates)
 	return nil
 }

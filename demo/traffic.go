@@ -130,6 +130,21 @@ func (t *traffic) finish(ctx context.Context) bool {
 	}
 }
 
+// rest ends the publishers and waits for what is under way to subscribers that
+// are connected, in all no longer than limit.
+func (t *traffic) rest(limit time.Duration) {
+	ctx, cancel := context.WithTimeout(t.ctx, limit)
+	defer cancel()
+	t.finish(ctx)
+	now := time.Now()
+	for _, s := range []*subscriber{t.control, t.laptop} {
+		s.ledger.rest()
+		for s.state().up && s.ledger.owedBefore(now) > 0 && ctx.Err() == nil {
+			time.Sleep(pollEvery)
+		}
+	}
+}
+
 // Close disconnects everybody. It is idempotent.
 func (t *traffic) Close() error {
 	t.halting.Do(func() { close(t.halt) })
@@ -172,9 +187,6 @@ func (t *traffic) where(c *client) string {
 // view is what the screen shows of the devices.
 func (t *traffic) put(v *view) {
 	v.devices, v.up = len(t.publishers), t.connected()
-	for _, p := range t.publishers {
-		v.retried += int(p.tries.Load())
-	}
 	now := time.Now()
 	v.subscribers = []subscriberView{
 		{"control room", t.where(&t.control.client), t.control.ledger.sum(now), true},

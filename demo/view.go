@@ -52,7 +52,6 @@ type view struct {
 	nodes       []nodeView
 	subscribers []subscriberView
 	devices, up int // publishers, and how many of them are connected
-	retried     int
 	events      []event
 	try         []string
 }
@@ -84,10 +83,17 @@ func (b *board) now(format string, args ...any) {
 
 // put writes what b knows into v.
 func (b *board) put(v *view) {
+	v.events = b.history()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	v.elapsed, v.phase = time.Since(b.start), b.phase
-	v.events = append([]event(nil), b.events...)
+}
+
+// history returns all events.
+func (b *board) history() []event {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return append([]event(nil), b.events...)
 }
 
 // milliseconds is a duration as the timeline writes it.
