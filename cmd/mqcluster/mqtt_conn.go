@@ -56,7 +56,7 @@ func (c *watchedConn) Read(p []byte) (int, error) {
 // acknowledgements too, could be lost.
 func (c *watchedConn) goodbye() {
 	c.Lock()
-	_, err := c.Conn.Write([]byte{0xE0, 0})
+	_, err := c.Conn.Write([]byte{0xE0, 2, 0, 0}) // normal, no properties
 	c.over.Store(true)
 	c.Unlock()
 	if err == nil {
