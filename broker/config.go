@@ -57,10 +57,9 @@ type Config struct {
 	// DisconnectDenied closes clients before version 5 that publish what they may
 	// not; otherwise such messages are dropped silently.
 	DisconnectDenied bool
-	// HideDenials answers a subscription that is not allowed with "unspecified
-	// error" (0x80) in place of "not authorized" (0x87), which tells a client that
-	// the filter is worth guarding.
-	HideDenials bool
+	// RevealDenials answers a subscription that is not allowed with "not
+	// authorized" (0x87) in place of "unspecified error" (0x80).
+	RevealDenials bool
 }
 
 // Limits that do not depend on the configuration.

@@ -121,11 +121,11 @@ func (c *client) requests(p *packets.Packet) []request {
 		case routing.ValidFilter(f.Filter) != nil:
 			r.reason = reasonFilterInvalid
 		case !rights.MaySubscribe(inner):
-			// Not 0x87, which the Eclipse interoperability suite takes for a
-			// protocol error.
+			// By default not 0x87, which the Eclipse interoperability suite takes for
+			// a protocol error, and which tells that the filter is worth guarding.
 			r.reason = reasonUnspecified
-			if c.b.cfg.HideDenials {
-				r.reason = reasonUnspecified
+			if c.b.cfg.RevealDenials {
+				r.reason = reasonNotAuthorized
 			}
 		case !known[f.Filter] && have >= c.b.cfg.MaxSubscriptions:
 			r.reason = reasonQuota

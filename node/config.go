@@ -80,10 +80,10 @@ type LimitsConfig struct {
 
 // AuthConfig is the cost of passwords.
 type AuthConfig struct {
-	HideDenials  bool `yaml:"hide_denials" help:"answer a subscription that is not allowed with 0x80 Unspecified error instead of 0x87 Not authorized"`
-	Argon2Memory Size `yaml:"argon2_memory" help:"memory of one password hash"`
-	Argon2Time   int  `yaml:"argon2_time" help:"passes of one password hash"`
-	Workers      int  `yaml:"workers" help:"password checks at a time; 0: half the cores, at least one"`
+	RevealDenials bool `yaml:"reveal_denials" help:"answer a subscription that is not allowed with 0x87 Not authorized instead of 0x80 Unspecified error"`
+	Argon2Memory  Size `yaml:"argon2_memory" help:"memory of one password hash"`
+	Argon2Time    int  `yaml:"argon2_time" help:"passes of one password hash"`
+	Workers       int  `yaml:"workers" help:"password checks at a time; 0: half the cores, at least one"`
 }
 
 // RaftConfig is the timing of the log.

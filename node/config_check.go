@@ -115,6 +115,14 @@ func checkSecret(path string) error {
 	return nil
 }
 
+// CheckMesh tells whether other nodes can be told how to reach this one.
+func (c *Config) CheckMesh() error {
+	if c.Mesh.Advertise == "" {
+		return fmt.Errorf("the address by which other nodes reach this one does not follow from mesh.listen %s: set mesh.advertise to this machine's address and the mesh port", c.Mesh.Listen)
+	}
+	return nil
+}
+
 // AdvertiseAddress returns the address by which other nodes reach the mesh port
 // that listens at bound: mesh.advertise, or the host of bound, or, where that is
 // every interface, the address of the default route. It sends nothing.

@@ -284,8 +284,25 @@ func (l *loader) derive() {
 			l.loaded.sources["node.id"] = "derived from the host's name"
 		}
 	}
+	if c.Mesh.Advertise == "" {
+		l.deriveAdvertise()
+	}
 	for i := range c.Listeners {
 		c.Listeners[i].fill(i, c.Listeners)
+	}
+}
+
+// deriveAdvertise fills mesh.advertise from mesh.listen. It stays empty where
+// that does not tell: only verbs that open the mesh need it (CheckMesh).
+func (l *loader) deriveAdvertise() {
+	c := &l.loaded.Config
+	listen, err := net.ResolveTCPAddr("tcp", c.Mesh.Listen)
+	if err != nil || listen.Port == 0 {
+		return
+	}
+	if address, err := c.AdvertiseAddress(listen); err == nil {
+		c.Mesh.Advertise = address
+		l.loaded.sources["mesh.advertise"] = "derived from mesh.listen"
 	}
 }
 

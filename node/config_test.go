@@ -30,6 +30,7 @@ func TestDefaultsAreValid(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Defaults()
+	want.Mesh.Advertise = l.Mesh.Advertise // of this machine, if it has a route
 	want.Node.ID = "a"
 	want.Admin.Socket = "/var/lib/mqcluster/admin.sock"
 	want.Listeners = []Listener{{Name: "tls-8883", Kind: KindTLS, Address: "0.0.0.0:8883", Identity: IdentityNone, TLS: ListenerTLS{MinVersion: "1.2"}}}
@@ -213,6 +214,22 @@ func TestYAMLRoundTrip(t *testing.T) {
 		}
 		if diff := cmp.Diff(first.Config, second.Config, cmpopts.EquateComparable(netip.Prefix{}), cmpopts.EquateEmpty()); diff != "" {
 			t.Errorf("%s\n%s", diff, text)
+		}
+	}
+}
+
+func TestMeshAddress(t *testing.T) {
+	for _, test := range []struct{ listen, advertise, want string }{
+		{"127.0.0.1:7883", "", "127.0.0.1:7883"},
+		{"0.0.0.0:7883", "10.1.2.3:9", "10.1.2.3:9"},
+		{"127.0.0.1:0", "", ""},
+	} {
+		l, err := Load(Input{Env: []string{"MQCLUSTER_NODE_ID=a", "MQCLUSTER_MESH_LISTEN=" + test.listen, "MQCLUSTER_MESH_ADVERTISE=" + test.advertise}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if l.Mesh.Advertise != test.want || (l.CheckMesh() == nil) != (test.want != "") {
+			t.Errorf("%+v: %q, %v", test, l.Mesh.Advertise, l.CheckMesh())
 		}
 	}
 }

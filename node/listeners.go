@@ -25,7 +25,7 @@ func (n *Node) openBroker(ctx context.Context) (err error) {
 		MaxPacketSize: int(l.MaxPacketSize), ReceiveMaximum: l.ReceiveMaximum, MaxInflight: l.MaxInflight,
 		MaxSubscriptions: l.MaxSubscriptions, MaxQueuedBytes: int(l.ClientBuffer), TopicAliasMaximum: l.TopicAliasMaximum,
 		MaxSessionExpiry: uint32(l.PersistentClientExpiration / time.Second), MaxKeepAlive: uint16(l.MaxKeepAlive / time.Second),
-		HideDenials: n.cfg.Auth.HideDenials, ConnectTimeout: l.ConnectTimeout, UnservedTimeout: n.cfg.Drain.IsolatedAfter,
+		RevealDenials: n.cfg.Auth.RevealDenials, ConnectTimeout: l.ConnectTimeout, UnservedTimeout: n.cfg.Drain.IsolatedAfter,
 	}, broker.Deps{
 		Log: brokerLog{n}, Routes: n.routes, Auth: authenticator{n},
 		Logger: n.log, Registerer: n.reg, NodeID: n.cfg.Node.ID,
