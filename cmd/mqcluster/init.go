@@ -27,7 +27,7 @@ that run needs no more than --data-dir. Running it again changes nothing.` + key
 		if a.Init == nil {
 			return errors.New("this build has no node in it")
 		}
-		config, err := s.load()
+		config, err := s.loadNode()
 		if err != nil {
 			return err
 		}

@@ -51,7 +51,7 @@ The token is what mqcluster init or mqcluster token create printed; --token - an
 		if err != nil {
 			return err
 		}
-		config, err := s.load()
+		config, err := s.loadNode()
 		if err != nil {
 			return err
 		}

@@ -28,7 +28,7 @@ ends it at once. It tells systemd when it is ready, alive and stopping
 	}
 	s := a.configFlags(cmd, mainKeys)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		config, err := s.load()
+		config, err := s.loadNode()
 		if err != nil {
 			return err
 		}

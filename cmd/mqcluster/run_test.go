@@ -42,7 +42,7 @@ func TestNotify(t *testing.T) {
 	defer systemd.Close()
 	stub := &stubNode{left: make(chan struct{})}
 	app := fakeApp()
-	app.Env = []string{"NOTIFY_SOCKET=" + socket, "WATCHDOG_USEC=2000", "MQCLUSTER_NODE_ID=a"}
+	app.Env = []string{"NOTIFY_SOCKET=" + socket, "WATCHDOG_USEC=2000", "MQCLUSTER_NODE_ID=a", "MQCLUSTER_MESH_LISTEN=127.0.0.1:7883"}
 	app.Err = &bytes.Buffer{}
 	app.Open = func(context.Context, node.Config, *slog.Logger) (Node, error) { return stub, nil }
 	ended := make(chan int, 1)

@@ -83,6 +83,15 @@ func (s *settings) load() (*node.Loaded, error) {
 	return node.Load(node.Input{Flags: s.flags, Env: s.app.Env, File: s.file})
 }
 
+// loadNode is load for the verbs that open the mesh.
+func (s *settings) loadNode() (*node.Loaded, error) {
+	config, err := s.load()
+	if err != nil {
+		return nil, err
+	}
+	return config, config.CheckMesh()
+}
+
 // lookup returns the text of a key in the flags or the environment.
 func (s *settings) lookup(name string) string {
 	for _, key := range node.Keys() {
