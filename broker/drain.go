@@ -5,6 +5,9 @@ import (
 	"time"
 )
 
+// drainPause is the longest pause between two clients that are sent away.
+const drainPause = 2 * time.Millisecond
+
 // Drain sends all clients away, spread over the time until ctx's deadline, and
 // waits until they have gone or ctx has ended. From its start no CONNECT is
 // accepted. Wills do not fire, and sessions do not end, before
@@ -15,8 +18,9 @@ func (b *Broker) Drain(ctx context.Context) error {
 	all := b.holders()
 	pause := time.Duration(0)
 	if d, ok := ctx.Deadline(); ok && len(all) > 0 {
-		// Half of the time for sending them away, half for their goodbyes.
-		pause = time.Until(d) / 2 / time.Duration(len(all))
+		// At most half of the time for sending them away, half for their goodbyes;
+		// few clients need no spreading.
+		pause = min(time.Until(d)/2/time.Duration(len(all)), drainPause)
 	}
 	next := time.Now()
 	for _, c := range all {

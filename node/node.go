@@ -147,6 +147,9 @@ func (n *Node) Left() <-chan struct{} { return n.left }
 // finished or failed, leadership is handed over. It is idempotent.
 func (n *Node) Close() error {
 	n.closing.Do(func() {
+		if n.serving.Load() && n.broker != nil && n.consensus.Leased() {
+			n.drain(context.Background(), 0)
+		}
 		n.cancel()
 		var errs []error
 		for _, c := range slices.Backward(n.cleanups) {
