@@ -166,10 +166,10 @@ func TestBalancerSkipsWhoIsNotReady(t *testing.T) {
 
 func TestBalancerGoesOnWhereNobodyListens(t *testing.T) {
 	dead, well := newBackend(t, "a"), newBackend(t, "b")
-	b := newTestBalancer(t, dead, well)
 	l := listenFree(t)
 	dead.address = l.Addr().String()
 	l.Close()
+	b := newTestBalancer(t, dead, well)
 	for range 3 {
 		if _, name := visit(t, b); name != "b" {
 			t.Errorf("%q served", name)

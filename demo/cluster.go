@@ -31,7 +31,7 @@ const user = "dev"
 type cluster struct {
 	nodes    []*node
 	dir      *workdir
-	temp     string // for sockets whose path would be too long
+	temp     string // for sockets whose path would be too long; empty: they are not
 	password string
 	tls      *tls.Config
 
@@ -40,16 +40,19 @@ type cluster struct {
 
 // newCluster chooses ports; nothing runs yet.
 func newCluster(c config, dir *workdir) (*cluster, error) {
-	temp, err := os.MkdirTemp("", "mqcluster-demo-")
-	if err != nil {
-		return nil, fmt.Errorf("a directory for sockets cannot be made: %w", err)
-	}
 	out := &cluster{
-		dir: dir, temp: temp, password: strings.ToLower(rand.Text()[:12]),
+		dir: dir, password: strings.ToLower(rand.Text()[:12]),
 		caFile: dir.join("ca.pem"), certFile: dir.join(user + ".pem"), keyFile: dir.join(user + ".key"),
 	}
+	if len(dir.join("n1", socketFile)) > maxSocketPath {
+		temp, err := os.MkdirTemp("", "mqcluster-demo-")
+		if err != nil {
+			return nil, fmt.Errorf("a directory for sockets cannot be made: %w", err)
+		}
+		out.temp = temp
+	}
 	for i := range c.nodes {
-		n, err := newNode(fmt.Sprintf("n%d", i+1), dir, temp, c.program)
+		n, err := newNode(fmt.Sprintf("n%d", i+1), dir, out.temp, c.program)
 		if err != nil {
 			out.Close()
 			return nil, err
@@ -66,6 +69,9 @@ func (c *cluster) Close() error {
 		all.Go(n.stop)
 	}
 	all.Wait()
+	if c.temp == "" {
+		return nil
+	}
 	if err := os.RemoveAll(c.temp); err != nil {
 		return fmt.Errorf("the directory of sockets cannot be removed: %w", err)
 	}
@@ -208,11 +214,11 @@ func (c *cluster) tryLines(endpoint string) []string {
 		at += " -p " + port
 	}
 	common := fmt.Sprintf("%s --cafile %s --cert %s --key %s -u %s -P %s",
-		at, shown(c.caFile), shown(c.certFile), shown(c.keyFile), user, c.password)
+		at, typed(c.caFile), typed(c.certFile), typed(c.keyFile), user, c.password)
 	n := c.nodes[len(c.nodes)-1]
 	return []string{
 		"mosquitto_sub " + common + " -v -t '" + park + "#'",
 		"mosquitto_pub " + common + " -t " + park + "hello -m hello",
-		shown(n.program) + " status " + c.remote(n)[0] + " " + shown(c.remote(n)[1]),
+		typed(n.program) + " status " + c.remote(n)[0] + " " + typed(c.remote(n)[1]),
 	}
 }

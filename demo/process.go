@@ -40,8 +40,8 @@ type node struct {
 	wanted bool          // the demo did not end the process itself
 }
 
-// newNode chooses the ports of a node. base is where its files go, temp where a
-// socket goes whose path would otherwise be too long.
+// newNode chooses the ports of a node, whose files go into w, but for its socket
+// if there is a temp.
 func newNode(name string, w *workdir, temp, program string) (*node, error) {
 	n := &node{
 		target: &target{name: name}, dir: w.join(name), log: w.join(name + ".log"), program: program,
@@ -53,14 +53,17 @@ func newNode(name string, w *workdir, temp, program string) (*node, error) {
 		}
 		*address = free
 	}
-	socket := w.join(name, "admin.sock")
-	if len(socket) > maxSocketPath {
+	socket := w.join(name, socketFile)
+	if temp != "" {
 		n.socket = temp + "/" + name + ".sock"
 		socket = n.socket
 	}
 	n.admin = admin.NewClient(socket)
 	return n, nil
 }
+
+// socketFile is where a node has its socket by itself, in its directory.
+const socketFile = "admin.sock"
 
 // maxSocketPath is what the shortest sun_path of the systems holds.
 const maxSocketPath = 100

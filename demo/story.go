@@ -120,7 +120,7 @@ func (s *story) populate(ctx context.Context) error {
 	if err := s.cluster.await(ctx, "the connection of the devices", func() bool { return t.backSince(begin) }); err != nil {
 		return s.because(err)
 	}
-	s.say(plainMark, "%d devices publish, %s; the control room is %s", len(t.publishers), s.spread(), t.where(&t.control.client))
+	s.say(plainMark, "%d devices publish, %s; control room %s", len(t.publishers), s.spread(), t.where(&t.control.client))
 	s.now("messages flow; the leader will be killed")
 	return s.pause(ctx, flowTime)
 }
