@@ -120,7 +120,7 @@ func openFake(ctx context.Context, config node.Config, logger *slog.Logger) (*fa
 		return nil, fmt.Errorf("the data directory %s holds no node: make one with mqcluster init", config.DataDir)
 	}
 	f := &fakeNode{
-		left: make(chan struct{}), log: logger, ca: ca,
+		left: make(chan struct{}), log: logger.With("node", config.Node.ID), ca: ca,
 		users: map[string]admin.User{}, acls: map[string]admin.Acl{}, tokens: map[string]admin.TokenInfo{},
 	}
 	if err := f.serve(config); err != nil {
@@ -132,7 +132,7 @@ func openFake(ctx context.Context, config node.Config, logger *slog.Logger) (*fa
 	if err != nil {
 		return nil, errors.Join(err, f.broker.Close())
 	}
-	logger.Info("the fake node serves")
+	f.log.Info("the fake node serves")
 	return f, nil
 }
 

@@ -50,18 +50,18 @@ func (a *App) run(ctx context.Context, config *node.Loaded) error {
 		return err
 	}
 	defer closeLog()
-	logger = logger.With("node", config.Node.ID)
+	own := logger.With("node", config.Node.ID) // the node names itself
 	for _, warning := range config.Warnings {
-		logger.Warn(warning)
+		own.Warn(warning)
 	}
 	manager := newNotifier(a.Env)
 	running, err := a.Open(ctx, config.Config, logger)
 	if err != nil {
 		return err
 	}
-	a.tell(logger, manager, "READY=1\nSTATUS=serving")
-	a.wait(ctx, logger, manager, running)
-	a.tell(logger, manager, "STOPPING=1\nSTATUS=sending clients away")
+	a.tell(own, manager, "READY=1\nSTATUS=serving")
+	a.wait(ctx, own, manager, running)
+	a.tell(own, manager, "STOPPING=1\nSTATUS=sending clients away")
 	return closeNode(running, config.Drain.Timeout+closeMargin)
 }
 

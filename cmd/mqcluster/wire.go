@@ -8,12 +8,14 @@ import (
 
 	"github.com/mqcluster/mqcluster/bench"
 	"github.com/mqcluster/mqcluster/demo"
+	"github.com/mqcluster/mqcluster/fsm"
 	"github.com/mqcluster/mqcluster/node"
 	"github.com/spf13/cobra"
 )
 
 // wire plugs package node and the other commands of the house into app.
 func wire(app *App) {
+	app.Build.Level = fsm.Level
 	quiet := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 	app.Init = func(ctx context.Context, config node.Config) (node.InitResult, error) {
 		return node.Init(ctx, config, quiet)
