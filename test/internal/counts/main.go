@@ -20,7 +20,8 @@ import (
 )
 
 func main() {
-	quiet := flag.Bool("closing", false, "print only the closing line")
+	details := flag.Bool("details", true, "print what failed and what was skipped")
+	closing := flag.Bool("closing", true, "print the closing line")
 	flag.Parse()
 	s := newSummary()
 	for _, path := range flag.Args() {
@@ -29,10 +30,12 @@ func main() {
 			os.Exit(1)
 		}
 	}
-	if !*quiet {
+	if *details {
 		s.details(os.Stdout)
 	}
-	fmt.Println(s.closing())
+	if *closing {
+		fmt.Println(s.closing())
+	}
 	if err := s.verdict(); err != nil {
 		fmt.Fprintln(os.Stderr, "counts:", err)
 		os.Exit(1)

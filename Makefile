@@ -1,0 +1,170 @@
+# Everything that a developer and CI run. Without a target it prints them all.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+# A static program whose bytes do not depend on where it was built. The tests are
+# built the same way, so that both use one build cache.
+export CGO_ENABLED ?= 0
+export GOFLAGS += -trimpath -buildvcs=false
+
+GO ?= go
+BIN := bin
+TOOLS := $(BIN)/tools
+PROGRAM := $(BIN)/mqcluster
+
+VERSION ?= $(shell git describe --tags --match 'v*' --dirty 2>/dev/null || echo devel)
+COMMIT ?= $(shell git rev-parse HEAD 2>/dev/null)$(shell git diff --quiet HEAD 2>/dev/null || echo +changes)
+LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+
+# What the targets of tests take: PKGS narrows unit, race, cover and fuzz; RUN is
+# go test's -run; REPORT is a file for the output of go test -json (test/internal/counts
+# reads it); TESTFLAGS is anything else.
+PKGS ?= ./...
+RUN ?=
+REPORT ?=
+TESTFLAGS ?=
+FUZZTIME ?= 5s
+SMOKE ?= ^(TestSameFilterEverywhere|TestTakeover)$$
+DEMO_FLAGS ?=
+BENCH_FLAGS ?= -bound S1:one:0.4 -bound S2:one:0.4 -bound S3:three:20000/s
+BASE ?= HEAD
+COUNT ?= 6
+BENCH ?= .
+PAHO ?=
+
+test_flags = $(if $(RUN),-run '$(RUN)') $(TESTFLAGS)
+# $(call gotest,arguments,name): go test; with REPORT into REPORT.name.
+gotest = $(GO) test $(if $(REPORT),-json) $(1) $(if $(REPORT),> $(REPORT).$(2))
+# Everything but the real processes of test/e2e.
+units = $$($(GO) list $(PKGS) | grep -v '/test/e2e')
+e2e = MQCLUSTER_BIN=$(abspath $(PROGRAM))
+
+.PHONY: help
+help: ## print the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+##
+
+.PHONY: build
+build: $(PROGRAM) ## build bin/mqcluster
+
+.PHONY: $(PROGRAM)
+$(PROGRAM):
+	$(GO) build -ldflags '$(LDFLAGS)' -o $@ ./cmd/mqcluster
+
+.PHONY: $(BIN)/counts
+$(BIN)/counts:
+	$(GO) build -o $@ ./test/internal/counts
+
+.PHONY: demo
+demo: build ## three nodes on this machine, a leader killed, nothing lost; DEMO_FLAGS=--once ends by itself
+	$(PROGRAM) demo $(DEMO_FLAGS)
+
+.PHONY: install
+install: build ## install the program and its manual pages; PREFIX, DESTDIR
+	install -D -m 0755 $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/mqcluster
+	$(PROGRAM) man $(DESTDIR)$(PREFIX)/share/man/man1
+
+##
+
+.PHONY: test
+test: unit smoke ## all quick tests: unit and smoke
+
+.PHONY: unit
+unit: ## tests within one process; PKGS, RUN
+	$(call gotest,-timeout 5m $(test_flags) $(units),unit)
+
+.PHONY: smoke
+smoke: build ## a few of the tests with real processes
+	$(e2e) $(call gotest,-count=1 -timeout 5m -run '$(SMOKE)' ./test/e2e,smoke)
+
+.PHONY: race
+race: ## unit tests under the race detector (needs a C compiler); PKGS, RUN
+	CGO_ENABLED=1 $(call gotest,-race -timeout 15m $(test_flags) $(units),race)
+
+.PHONY: e2e
+e2e: build ## all tests with real processes; RUN, E2E_LONG=1
+	$(e2e) $(call gotest,-count=1 -timeout 30m $(test_flags) ./test/e2e/...,e2e)
+
+.PHONY: conformance
+conformance: build ## the Eclipse Paho suite; PAHO=folder of a copy of paho.mqtt.testing
+	@test -n '$(PAHO)' || { echo 'conformance: say where the suite lies: make conformance PAHO=folder' >&2; exit 2; }
+	$(e2e) bash test/conformance/run.sh '$(PAHO)'
+
+.PHONY: fuzz
+fuzz: ## fuzz every decoder for FUZZTIME (5s) each; PKGS
+	for dir in $$($(GO) list -f '{{.Dir}}' $(PKGS)); do \
+	  for target in $$(grep -hso '^func Fuzz[A-Za-z0-9_]*' "$$dir"/*_test.go | cut -c6-); do \
+	    echo "== $${dir#$(CURDIR)/} $$target"; \
+	    $(GO) test -C "$$dir" -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) .; \
+	  done; \
+	done
+
+.PHONY: cover
+cover: ## coverage of the unit tests, in bin/cover.html; PKGS
+	@mkdir -p $(BIN)
+	$(GO) test -timeout 5m -coverpkg=./... -coverprofile=$(BIN)/cover.out $(units)
+	$(GO) tool cover -html=$(BIN)/cover.out -o $(BIN)/cover.html
+	$(GO) tool cover -func=$(BIN)/cover.out | tail -n 1
+
+.PHONY: bench
+bench: build ## mqcluster beside Debian's mosquitto, in one run; BENCH_FLAGS
+	$(GO) run ./bench/peers -mqcluster $(PROGRAM) $(BENCH_FLAGS)
+
+.PHONY: bench-compare
+bench-compare: $(TOOLS)/benchstat ## Go benchmarks of BASE (HEAD) and of the work tree in turn; PKGS, BENCH, COUNT
+	GO='$(GO)' BENCHSTAT='$(abspath $(TOOLS)/benchstat)' tools/bench-compare.sh '$(BASE)' '$(BENCH)' '$(COUNT)' $(PKGS)
+
+##
+
+.PHONY: format
+format: ## format the Go files
+	gofmt -w $$(git ls-files '*.go')
+
+.PHONY: check-format
+check-format: ## fail where a Go file is not formatted
+	@files=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$files" || { printf 'not formatted, run make format:\n%s\n' "$$files" >&2; exit 1; }
+
+.PHONY: vet
+vet: ## go vet
+	$(GO) vet ./...
+
+.PHONY: lint
+lint: $(TOOLS)/golangci-lint $(TOOLS)/buf ## the linters of .golangci.yml and buf.yaml
+	$(TOOLS)/golangci-lint run ./...
+	$(TOOLS)/buf lint
+
+.PHONY: gen
+gen: $(TOOLS)/buf $(TOOLS)/protoc-gen-go ## write the code of the .proto files
+	$(TOOLS)/buf generate
+
+.PHONY: licences
+licences: ## check the dependencies' licences and write docs/licences.md
+	UPDATE=1 $(GO) test -count=1 -run '^TestLicences$$' ./test/house
+	@git --no-pager diff --stat -- docs/licences.md
+
+.PHONY: vuln
+vuln: $(TOOLS)/govulncheck ## known holes in what is compiled in (asks the Go vulnerability database)
+	$(TOOLS)/govulncheck ./...
+
+.PHONY: clean
+clean: ## remove what make built
+	rm -rf $(BIN) dist
+
+# The tools are pinned by tools/go.mod, a module of its own, so that the program
+# does not inherit what they need.
+tool_golangci-lint := github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+tool_buf := github.com/bufbuild/buf/cmd/buf
+tool_protoc-gen-go := google.golang.org/protobuf/cmd/protoc-gen-go
+tool_govulncheck := golang.org/x/vuln/cmd/govulncheck
+tool_benchstat := golang.org/x/perf/cmd/benchstat
+
+$(TOOLS)/%: tools/go.mod tools/go.sum
+	cd tools && $(GO) build -ldflags '-s -w' -o $(abspath $@) $(tool_$*)
