@@ -93,6 +93,10 @@ race: ## unit tests under the race detector (needs a C compiler); PKGS, RUN
 e2e: build ## all tests with real processes; RUN, E2E_LONG=1
 	$(e2e) $(call gotest,-count=1 -timeout 30m $(test_flags) ./test/e2e/...,e2e)
 
+.PHONY: quickstart
+quickstart: build ## the README's three machines, as it stands (needs haproxy, mosquitto-clients)
+	test/quickstart.sh $(PROGRAM)
+
 .PHONY: conformance
 conformance: build ## the Eclipse Paho suite; PAHO=folder of a copy of paho.mqtt.testing
 	@test -n '$(PAHO)' || { echo 'conformance: say where the suite lies: make conformance PAHO=folder' >&2; exit 2; }

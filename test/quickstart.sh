@@ -1,0 +1,97 @@
+#!/usr/bin/env bash
+# usage: quickstart.sh PROGRAM
+#
+# Runs the three-machine quick start of README.md as it stands: its blocks "sh
+# on=MACHINE" in their order and its HAProxy configuration. Only addresses are
+# replaced: machine N is 127.0.1.N, the balancer 127.0.1.9. It needs haproxy and
+# Mosquitto's clients, and the ports 8883, 7883 and 9883 of those addresses.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+tmp=$(mktemp -d /tmp/mqcluster-quickstart-XXXXXX)
+mkdir "$tmp/bin" "$tmp"/{1,2,3,device}
+cp "$1" "$tmp/bin/mqcluster"
+export PATH=$tmp/bin:$PATH:/usr/sbin
+pids=()
+
+finish() {
+  local status=$?
+  [ "${#pids[@]}" -eq 0 ] || kill "${pids[@]}" 2>/dev/null || true
+  wait
+  if [ "$status" -ne 0 ]; then
+    echo "quickstart: failed; the logs follow" >&2
+    tail -n 20 "$tmp"/*.log >&2
+  fi
+  rm -rf "$tmp"
+  exit "$status"
+}
+trap finish EXIT
+
+# addresses turns the README's addresses into those of machine $1.
+addresses() {
+  sed -e 's/10\.0\.0\.\([1-3]\)/127.0.1.\1/g' -e "s/0\.0\.0\.0/127.0.1.$1/g" \
+    -e 's/mqtt\.example\.org/127.0.1.9/g'
+}
+
+# The blocks become files 01.1, 02.2, …: number and machine.
+awk -v dir="$tmp" '
+  /^```sh on=/ { sub(/.*on=/, ""); file = sprintf("%s/%02d.%s", dir, ++n, $0); next }
+  /^```haproxy/ { file = dir "/haproxy.cfg"; next }
+  /^```/ { file = ""; next }
+  file { print > file }
+' README.md
+
+# machine N runs a command as machine N: its data directory and its mesh address
+# are what a machine of its own would have by default.
+machine() {
+  local n=$1
+  shift
+  (cd "$tmp/$n" && MQCLUSTER_DATA_DIR=$tmp/$n/data MQCLUSTER_MESH_LISTEN=127.0.1.$n:7883 "$@")
+}
+
+# ready waits until the node of machine N serves.
+ready() {
+  for _ in $(seq 150); do
+    machine "$1" mqcluster status --check >/dev/null 2>&1 && return
+    sleep 0.2
+  done
+  echo "quickstart: the node of machine $1 is not ready" >&2
+  machine "$1" mqcluster status >&2 || true
+  return 1
+}
+
+# block FILE N runs a block on machine N. Its last line mqcluster run goes on in
+# the background.
+block() {
+  local file=$1 n=$2 script
+  script=$(addresses "$n" <"$file" | sed "s/MQ1\.…/${token:-none}/")
+  echo "== on $n"
+  printf '%s\n' "$script"
+  machine "$n" bash -euo pipefail -c "${script%mqcluster run}" | tee "$tmp/out"
+  if [ "${script%mqcluster run}" != "$script" ]; then
+    (cd "$tmp/$n" && MQCLUSTER_DATA_DIR=$tmp/$n/data exec mqcluster run) >"$tmp/$n.log" 2>&1 &
+    pids+=($!)
+    ready "$n"
+  fi
+}
+
+token=
+for file in "$tmp"/[0-9][0-9].[123]; do
+  block "$file" "${file##*.}"
+  [ -n "$token" ] || token=$(grep -o 'MQ1\.[A-Za-z0-9._-]*' "$tmp/out")
+done
+
+addresses 9 <"$tmp/haproxy.cfg" >"$tmp/balancer.cfg"
+haproxy -db -f "$tmp/balancer.cfg" >"$tmp/haproxy.log" 2>&1 &
+pids+=($!)
+for _ in $(seq 50); do
+  (exec 3<>/dev/tcp/127.0.1.9/8883) 2>/dev/null && break
+  sleep 0.1
+done
+
+cp "$tmp"/1/{ca.pem,dev1.*} "$tmp/device"
+for file in "$tmp"/[0-9][0-9].device; do
+  block "$file" device
+done
+[ "$(cat "$tmp/out")" = 21.5 ] || { echo "quickstart: the device got something else than 21.5" >&2; exit 1; }
+echo "quickstart: done"
