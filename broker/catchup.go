@@ -136,7 +136,13 @@ func (c *client) recall(q *fsm.Queued) {
 func (c *client) resume(q *fsm.Queued, r session.Out) {
 	o := &c.out
 	delete(o.resumed, q.Pos)
-	if r.State == session.OutReceived || r.State == session.OutDone {
+	switch r.State {
+	case session.OutReceived:
+		return
+	case session.OutDone:
+		// Noted, because the next connection must not send it either.
+		c.take(q.Pos)
+		c.settle(q.Pos)
 		return
 	}
 	c.take(q.Pos)

@@ -264,6 +264,10 @@ func (c *client) resumeFrom(cl *fsm.Claimed) {
 		o.taken = make(map[uint16]struct{}, n)
 	}
 	for _, f := range cl.Inflight {
+		if f.PacketID == 0 {
+			o.resumed[f.Pos] = session.Out{Pos: f.Pos, State: session.OutDone}
+			continue
+		}
 		o.resumed[f.Pos] = session.Out{Pos: f.Pos, PacketID: f.PacketID}
 		o.taken[f.PacketID] = struct{}{}
 	}

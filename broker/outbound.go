@@ -246,7 +246,8 @@ func (c *client) acknowledged(id uint16) {
 	c.wakeIfSendable()
 }
 
-// inflight lists what a later connection is to send first.
+// inflight lists what a later connection is to send first, and what it is to
+// leave out.
 func (o *outgoing) inflight() []*logpb.Inflight {
 	var list []*logpb.Inflight
 	for id, f := range o.flights {
@@ -255,8 +256,15 @@ func (o *outgoing) inflight() []*logpb.Inflight {
 		}
 	}
 	for pos, r := range o.resumed {
-		if r.State == 0 {
+		if r.State == 0 || r.State == session.OutDone && r.PacketID == 0 {
 			list = append(list, &logpb.Inflight{Pos: uint64(pos), PacketId: uint32(r.PacketID)})
+		}
+	}
+	// What was settled before something older is above the cursor: packet id 0
+	// tells the next connection that it is not owed any more.
+	for _, at := range o.owed.items[o.owed.head:] {
+		if at.done {
+			list = append(list, &logpb.Inflight{Pos: uint64(at.pos)})
 		}
 	}
 	slices.SortFunc(list, func(a, b *logpb.Inflight) int { return cmp.Compare(a.Pos, b.Pos) })

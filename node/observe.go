@@ -71,8 +71,7 @@ type brokerLog struct{ n *Node }
 var _ broker.Log = brokerLog{}
 
 func (l brokerLog) Submit(item *logpb.Item, done func(fsm.Result)) {
-	done = planted(item, done)
-	l.n.consensus.Submit(item, done)
+	l.n.consensus.Submit(planted(item, done))
 }
 
 func (l brokerLog) View() fsm.View                 { return l.n.store.View() }

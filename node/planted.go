@@ -9,4 +9,6 @@ import (
 
 // planted is where the test builds put faults that the history checker must
 // find; here there is none.
-func planted(_ *logpb.Item, done func(fsm.Result)) func(fsm.Result) { return done }
+func planted(item *logpb.Item, done func(fsm.Result)) (*logpb.Item, func(fsm.Result)) {
+	return item, done
+}

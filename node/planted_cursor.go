@@ -9,7 +9,7 @@ import (
 
 // planted forgets what a session has acknowledged: the next connection gets its
 // messages again.
-func planted(item *logpb.Item, done func(fsm.Result)) func(fsm.Result) {
+func planted(item *logpb.Item, done func(fsm.Result)) (*logpb.Item, func(fsm.Result)) {
 	if p := item.GetProgress(); p != nil {
 		p.Sessions = nil
 	}
@@ -21,5 +21,5 @@ func planted(item *logpb.Item, done func(fsm.Result)) func(fsm.Result) {
 			m.State = 1
 		}
 	}
-	return done
+	return item, done
 }
