@@ -66,9 +66,6 @@ type LimitsConfig struct {
 	MaxInflight                int           `yaml:"max_inflight" help:"QoS 1 and 2 messages that the node has unacknowledged towards one client"`
 	TopicAliasMaximum          int           `yaml:"topic_alias_maximum" help:"topic aliases of one connection; 0: none"`
 	ClientBuffer               Size          `yaml:"client_buffer" help:"messages held in memory for one slow client"`
-	MaxQueuedMessages          int           `yaml:"max_queued_messages" help:"messages queued for one session; the oldest go first"`
-	MaxQueuedBytes             Size          `yaml:"max_queued_bytes" help:"bytes queued for one session; the oldest go first"`
-	MaxStoredBytes             Size          `yaml:"max_stored_bytes" help:"bytes of queued messages in all; the oldest go first"`
 	MaxSubscriptions           int           `yaml:"max_subscriptions" help:"subscriptions of one session"`
 	MaxConnections             int           `yaml:"max_connections" help:"clients of this node; 0: as many as memory allows"`
 	MaxKeepAlive               time.Duration `yaml:"max_keep_alive" help:"keep alive of clients that ask for a longer one or for none; 0: their choice"`
@@ -170,9 +167,6 @@ func Defaults() Config {
 			MaxInflight:                1024,
 			TopicAliasMaximum:          64,
 			ClientBuffer:               4 * MiB,
-			MaxQueuedMessages:          100_000,
-			MaxQueuedBytes:             256 * MiB,
-			MaxStoredBytes:             8 * GiB,
 			MaxSubscriptions:           1000,
 			UnauthenticatedConnections: 1000,
 			ConnectTimeout:             10 * time.Second,

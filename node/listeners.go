@@ -9,6 +9,7 @@ import (
 	"github.com/mqcluster/mqcluster/broker"
 	"github.com/mqcluster/mqcluster/broker/listener"
 	mtls "github.com/mqcluster/mqcluster/tls"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 const (
@@ -26,7 +27,7 @@ func (n *Node) openBroker(ctx context.Context) (err error) {
 		MaxSubscriptions: l.MaxSubscriptions, MaxQueuedBytes: int(l.ClientBuffer), TopicAliasMaximum: l.TopicAliasMaximum,
 		MaxSessionExpiry: uint32(l.PersistentClientExpiration / time.Second), MaxKeepAlive: uint16(l.MaxKeepAlive / time.Second),
 		RevealDenials: n.cfg.Auth.RevealDenials, ConnectTimeout: l.ConnectTimeout, UnservedTimeout: n.cfg.Drain.IsolatedAfter,
-		DrainGrace: uint32(n.cfg.Drain.Grace / time.Second), ServerReference: n.cfg.Drain.Reference,
+		StallTimeout: l.StallTimeout, DrainGrace: uint32(n.cfg.Drain.Grace / time.Second), ServerReference: n.cfg.Drain.Reference,
 	}, broker.Deps{
 		Log: brokerLog{n}, Routes: n.routes, Auth: authenticator{n},
 		Logger: n.log, Registerer: n.reg, NodeID: n.cfg.Node.ID,
@@ -39,6 +40,12 @@ func (n *Node) openBroker(ctx context.Context) (err error) {
 }
 
 func (n *Node) openListeners(ctx context.Context) error {
+	n.refused = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "mqcluster_node_connections_refused_total", Help: "connections over limits.max_connections",
+	})
+	if err := n.reg.Register(n.refused); err != nil {
+		return err
+	}
 	budget := listener.NewBudget(n.cfg.Limits.UnauthenticatedConnections, unauthenticatedBytes)
 	for i := range n.cfg.Listeners {
 		if err := n.openListener(ctx, &n.cfg.Listeners[i], budget); err != nil {
@@ -108,6 +115,12 @@ func (n *Node) addTLS(t *mtls.Listener) {
 
 // serveClient passes a connection to the broker.
 func (n *Node) serveClient(ctx context.Context, c net.Conn, info listener.Info) {
+	if most := n.cfg.Limits.MaxConnections; int(n.open.Add(1)) > most && most > 0 {
+		n.open.Add(-1)
+		n.refused.Inc()
+		return
+	}
+	defer n.open.Add(-1)
 	ci := broker.ConnInfo{Listener: info.Listener, Remote: info.Remote, Greeted: info.Greeted, Authenticated: info.Authenticated}
 	if info.TLS != nil {
 		ci.Certificates = info.TLS.PeerCertificates
