@@ -4,10 +4,14 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"strconv"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -24,7 +28,9 @@ func TestChaos(t *testing.T) {
 	}
 	t.Logf("E2E_SEED=%d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	c := NewCluster(t, Options{Proxy: true, Flags: []string{"--drain.isolated-after", "2s"}})
+	c := NewCluster(t, Options{Proxy: true, Flags: []string{"--drain.isolated-after", "2s",
+		// Small, so that nodes come back by a snapshot and not by the log alone.
+		"--raft.snapshot-threshold", "300", "--raft.trailing-logs", "50"}})
 	run := c.Record(t)
 	var subs []*history.Subscriber
 	var pubs []*history.Publisher
@@ -37,7 +43,7 @@ func TestChaos(t *testing.T) {
 		}
 	}
 	longest := time.Duration(0)
-	for range scaled(5) {
+	for range scaled(3) {
 		longest = max(longest, mishap(t, c, run, random))
 		c.WaitWhole()
 		for _, p := range pubs {
@@ -54,6 +60,73 @@ func TestChaos(t *testing.T) {
 	run.Finish(subs...)
 	// A client of a node that hangs or is cut off does not learn of its takeover.
 	run.Judge(history.Options{MinAcked: 1000, MinOwed: 3000, TakeoverGrace: longest + 5*time.Second})
+	noGhosts(t, c)
+}
+
+// noGhosts fails if the cluster believes that a client is connected, when all have
+// gone: such a session would never end and its will never fire.
+func noGhosts(t *testing.T, c *Cluster) {
+	t.Helper()
+	var ghosts []string
+	await(t, patience, func() bool {
+		var sessions []struct{ Client, Node string }
+		if err := json.Unmarshal([]byte(c.Nodes[0].CLI("session", "list", "-o", "json")), &sessions); err != nil {
+			t.Fatal(err)
+		}
+		ghosts = nil
+		for _, s := range sessions {
+			if s.Node != "" {
+				ghosts = append(ghosts, s.Client+" on "+s.Node)
+			}
+		}
+		return len(ghosts) == 0
+	}, func() string {
+		return "all clients have gone, and these count as connected: " + strings.Join(ghosts, ", ")
+	})
+}
+
+// TestCatchUpBySnapshot keeps a node away until the log that it needs is gone: it
+// comes back by a snapshot, with queues, retained messages and subscriptions, and
+// its clients are served.
+func TestCatchUpBySnapshot(t *testing.T) {
+	if !long() {
+		t.Skip("snapshots are looked at every 30 seconds: set E2E_LONG=1")
+	}
+	c := NewCluster(t, Options{Proxy: true, Flags: []string{"--raft.snapshot-threshold", "100", "--raft.trailing-logs", "20", "--drain.isolated-after", "2s"}})
+	away, leader := c.Followers()[0], c.Leader()
+	keep := away.Connect(persistent("keep", 3600))
+	keep.Sub(rawmqtt.Sub("snap/#", 1))
+	const connects = 20
+	for i := range connects {
+		away.Connect(willed(fmt.Sprintf("ghost-%d", i), 5, 10))
+	}
+	c.Net.Isolate(away)
+	p := leader.Connect(clean("snap-pub"))
+	snapshots := strings.Count(leader.Log(), "snapshot complete")
+	sent := 0
+	await(t, 2*time.Minute, func() bool {
+		p.Pub(fmt.Sprintf("snap/%d", sent%50), 1, true, fmt.Sprint(sent))
+		sent++
+		return sent > 1000 && strings.Count(leader.Log(), "snapshot complete") > snapshots+1
+	}, func() string { return "the leader took no snapshot" })
+	c.Net.Heal()
+	t.Logf("ready %v after the link is whole, %d messages behind", away.WaitReadyz(200, patience).Round(time.Millisecond), sent)
+	again := away.Connect(persistent("keep", 3600))
+	if !again.Present {
+		t.Error("the session is gone")
+	}
+	for i, m := range again.Messages(sent, 2*patience) {
+		if string(m.Payload) != fmt.Sprint(i) {
+			t.Fatalf("message %d of the queue is %q", i, m.Payload)
+		}
+	}
+	want := retained(t, leader, "snap/#")
+	if got := retained(t, away, "snap/#"); !maps.Equal(got, want) || len(got) != 50 {
+		t.Errorf("retained messages differ: %v %v", got, want)
+	}
+	p.Disconnect(0)
+	again.Disconnect(0)
+	noGhosts(t, c)
 }
 
 // mishap does something bad to a node, repairs it, and returns how long it lasted.
@@ -90,4 +163,49 @@ func mishap(t *testing.T, c *Cluster, run *Run, random *rand.Rand) time.Duration
 	}
 	run.Mark("repaired " + n.ID)
 	return lasts
+}
+
+// TestConnectOfUnknownOutcome has clients connect to a node whose words reach the
+// leader and that hears nothing: their claims are carried out, and their node gives
+// them up. When it hears again they must not count as connected for ever.
+func TestConnectOfUnknownOutcome(t *testing.T) {
+	c := NewCluster(t, Options{Proxy: true, Flags: []string{"--drain.isolated-after", "2s"}})
+	deaf, leader := c.Followers()[0], c.Leader()
+	for _, n := range c.Nodes {
+		if n != deaf {
+			c.Net.Mute(n, deaf)
+		}
+	}
+	seen := witnesses(leader)[0]
+	start := time.Now()
+	var wg sync.WaitGroup
+	const clients = 5
+	for i := range clients {
+		wg.Go(func() {
+			raw, err := deaf.Dial(5)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer raw.Close()
+			raw.Timeout = patience
+			name, secret := user, password
+			o := willed(fmt.Sprintf("unknown-%d", i), 0, 3600)
+			o.Username, o.Password = &name, &secret
+			ack, err := raw.Connect(o)
+			t.Logf("after %v: %v %v", time.Since(start).Round(time.Millisecond), ack, err)
+			if err == nil && ack.Reason == 0 {
+				t.Error("a node that hears nothing accepted a client")
+			}
+		})
+	}
+	wg.Wait()
+	c.Net.Heal()
+	deaf.WaitReady(patience)
+	c.WaitWhole()
+	// Their wills, with no delay, fire: the cluster took them for clients that died.
+	_, wills := collectAll([]*Client{seen}, 0)
+	t.Logf("%v wills came", wills)
+	seen.Disconnect(0)
+	noGhosts(t, c)
 }

@@ -34,9 +34,9 @@ func TestKillNode(t *testing.T) {
 			c.In(t)
 			leader, followers := c.Leader(), c.Followers()
 			victim := tt.victim(leader, followers[0], followers[1])
-			count := 11_000
+			count := 10_500
 			if tt.qos == 2 {
-				count = 5_000
+				count = 4_000
 			}
 			killUnderLoad(t, c, victim, followers[0], followers[1], tt.qos, scaled(count))
 		})
@@ -56,7 +56,7 @@ func killUnderLoad(t *testing.T, c *Cluster, victim, publisher, subscriber *Node
 	run.KillNode(victim)
 	run.Wait(pub, time.Duration(count/rate)*time.Second+patience)
 	run.Finish(sub)
-	run.Judge(history.Options{MinAcked: count - count/11, MinOwed: count - count/11})
+	run.Judge(history.Options{MinAcked: count - count/22, MinOwed: count - count/22})
 	kill := run.fault(history.Killed)
 	for _, who := range []struct {
 		name string

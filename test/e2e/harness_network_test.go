@@ -78,6 +78,11 @@ func (w *network) Cut(a, b *Node) {
 	w.set(true, func(l link) bool { return l == link{a.ID, b.ID} || l == link{b.ID, a.ID} })
 }
 
+// Mute cuts the link between two nodes one way: nothing that a says reaches b.
+func (w *network) Mute(a, b *Node) {
+	w.set(true, func(l link) bool { return l == link{a.ID, b.ID} })
+}
+
 // Heal makes every link whole.
 func (w *network) Heal() { w.set(false, func(link) bool { return true }) }
 

@@ -22,11 +22,11 @@ func TestStalledNode(t *testing.T) {
 		qos   byte
 	}{
 		{"subscriber's follower, 2 s", func(_, _, s *Node) *Node { return s }, 2 * time.Second, 1},
-		{"subscriber's follower, 8 s", func(_, _, s *Node) *Node { return s }, 8 * time.Second, 1},
+		{"subscriber's follower, 7 s", func(_, _, s *Node) *Node { return s }, 7 * time.Second, 1},
 		{"publisher's follower, 2 s", func(_, p, _ *Node) *Node { return p }, 2 * time.Second, 1},
-		{"publisher's follower, 8 s", func(_, p, _ *Node) *Node { return p }, 8 * time.Second, 1},
-		{"publisher's follower, 8 s, QoS 2", func(_, p, _ *Node) *Node { return p }, 8 * time.Second, 2},
-		{"leader, 8 s", func(l, _, _ *Node) *Node { return l }, 8 * time.Second, 1},
+		{"publisher's follower, 7 s", func(_, p, _ *Node) *Node { return p }, 7 * time.Second, 1},
+		{"publisher's follower, 7 s, QoS 2", func(_, p, _ *Node) *Node { return p }, 7 * time.Second, 2},
+		{"leader, 7 s", func(l, _, _ *Node) *Node { return l }, 7 * time.Second, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c.In(t)
