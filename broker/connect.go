@@ -46,6 +46,10 @@ func (c *client) connect() error {
 		return c.refuseConnect(c.version, err)
 	}
 	claimed, err := c.claim(p, will)
+	if errors.Is(err, fsm.ErrUnknown) {
+		// It may have been carried out, and CONNACK could only say yes or no.
+		return errDone
+	}
 	if err != nil {
 		return c.refuseConnect(c.version, err)
 	}
@@ -205,6 +209,8 @@ func (c *client) claim(p *packets.Packet, w *session.Will) (*fsm.Claimed, error)
 		return r.Claim, nil
 	case errors.Is(r.Err, fsm.ErrForeignSession):
 		return nil, &refusal{reasonClientID, "the client id belongs to a session of another user: use another one"}
+	case errors.Is(r.Err, fsm.ErrUnknown):
+		return nil, r.Err
 	}
 	return nil, &refusal{reasonUnavailable, "the cluster cannot take the connection now: connect to another node, or try again"}
 }

@@ -119,17 +119,3 @@ func (s *Store) Sessions(prefix string, limit int) []*logpb.Session {
 	}
 	return out
 }
-
-// ConnectedUsers returns the user of every client that has its connection on the
-// node.
-func (s *Store) ConnectedUsers(node string) map[string]string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	out := map[string]string{}
-	for client, o := range s.state.sessions {
-		if o.rec.Owner == node {
-			out[client] = o.rec.User
-		}
-	}
-	return out
-}

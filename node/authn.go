@@ -57,11 +57,16 @@ func (n *Node) authenticate(ctx context.Context, c broker.Credentials) (string, 
 		if c.HasUsername && c.Username != certName {
 			return "", fmt.Errorf("%w: the certificate is of user %q and the CONNECT of user %q: use one name", auth.ErrUnknownUser, certName, c.Username)
 		}
+		n.proofs.shown(c, certName, 0)
 		return certName, admits(policy, certName)
 	case !c.HasUsername && l != nil && l.AllowAnonymous:
 		return "", nil
 	case !c.HasUsername:
 		return "", auth.ErrNoCredentials
+	}
+	// Noted first: a change while the password is being verified is seen too.
+	if u, ok := policy.User(c.Username); ok {
+		n.proofs.shown(c, c.Username, u.Version)
 	}
 	return c.Username, n.verifier.Authenticate(ctx, policy, c.Username, c.Password)
 }
@@ -89,8 +94,9 @@ func (n *Node) policyChanged() {
 // reasonNotAuthorized is the MQTT 5 reason code.
 const reasonNotAuthorized = 0x87
 
-// expelLoop ends the connections of users that may connect no longer. What the
-// others may do, the broker looks up again by itself.
+// expelLoop ends the connections whose user may connect no longer, whose
+// password was changed or whose certificate was revoked. What the others may do,
+// the broker looks up again by itself.
 func (n *Node) expelLoop() {
 	for {
 		select {
@@ -98,11 +104,10 @@ func (n *Node) expelLoop() {
 			return
 		case <-n.recheck:
 		}
-		policy := n.store.Policy()
-		for client, user := range n.store.ConnectedUsers(n.cfg.Node.ID) {
-			if user != "" && admits(policy, user) != nil {
-				n.log.Info("a user may connect no longer", "client", client)
-				n.broker.Kick(client, reasonNotAuthorized)
+		for _, p := range n.proofs.broken(n.store.Policy(), n.store.Revoked) {
+			n.log.Info("a client may be connected no longer", "client", p.client)
+			if p.client == "" || !n.broker.Kick(p.client, reasonNotAuthorized) {
+				_ = p.conn.Close() // it has no session yet that could be told
 			}
 		}
 	}

@@ -125,5 +125,6 @@ func (n *Node) serveClient(ctx context.Context, c net.Conn, info listener.Info) 
 	if info.TLS != nil {
 		ci.Certificates = info.TLS.PeerCertificates
 	}
+	defer n.proofs.open(c, ci)()
 	n.broker.Serve(ctx, c, ci)
 }

@@ -56,7 +56,8 @@ type Node struct {
 	verifier  *auth.Verifier
 	memory    *auth.Memory
 	secrets   *secrets
-	recheck   chan struct{}   // users changed
+	recheck   chan struct{} // users changed
+	proofs    proofs
 	shared    chan auth.Entry // verified here, to be told to the peers
 	listeners []*listener.Listener
 	tlsMu     sync.Mutex
