@@ -3,6 +3,7 @@ package mtls
 import (
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
@@ -23,6 +24,7 @@ type KeyAlgorithm string
 // The key algorithms; empty means ECDSA P-256. Old devices may need RSA.
 const (
 	ECDSAP256 KeyAlgorithm = "ecdsa-p256"
+	Ed25519   KeyAlgorithm = "ed25519"
 	RSA2048   KeyAlgorithm = "rsa-2048"
 	RSA3072   KeyAlgorithm = "rsa-3072"
 	RSA4096   KeyAlgorithm = "rsa-4096"
@@ -104,6 +106,8 @@ func newKey(alg KeyAlgorithm) (key crypto.Signer, err error) {
 	switch alg {
 	case "", ECDSAP256:
 		key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	case Ed25519:
+		_, key, err = ed25519.GenerateKey(rand.Reader)
 	case RSA2048:
 		key, err = rsa.GenerateKey(rand.Reader, 2048)
 	case RSA3072:
@@ -111,7 +115,7 @@ func newKey(alg KeyAlgorithm) (key crypto.Signer, err error) {
 	case RSA4096:
 		key, err = rsa.GenerateKey(rand.Reader, 4096)
 	default:
-		return nil, fmt.Errorf("unknown key algorithm %s: use %s, %s, %s or %s", alg, ECDSAP256, RSA2048, RSA3072, RSA4096)
+		return nil, fmt.Errorf("unknown key algorithm %s: use %s, %s, %s, %s or %s", alg, ECDSAP256, Ed25519, RSA2048, RSA3072, RSA4096)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("mtls: make %s key: %w", alg, err)

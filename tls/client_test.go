@@ -1,7 +1,9 @@
 package mtls
 
 import (
+	"crypto/ed25519"
 	"crypto/rsa"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -51,6 +53,16 @@ func TestIssueKeys(t *testing.T) {
 	}
 	if d := time.Until(cert.NotAfter); d > time.Hour {
 		t.Errorf("lives %s", d)
+	}
+	certPEM, keyPEM, err := ca.IssueClient(ClientProfile{Name: "u", Key: Ed25519}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := parseOne(t, certPEM).PublicKey.(ed25519.PublicKey); !ok {
+		t.Errorf("the key is a %T", parseOne(t, certPEM).PublicKey)
+	}
+	if _, err := tls.X509KeyPair(certPEM, keyPEM); err != nil {
+		t.Error(err)
 	}
 	_, _, err = ca.IssueClient(ClientProfile{Name: "u", Key: "rsa-1024"}, time.Now())
 	wantErr(t, err, nil, "unknown key algorithm rsa-1024", "rsa-4096")
