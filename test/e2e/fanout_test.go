@@ -80,7 +80,7 @@ func TestSharedGroup(t *testing.T) {
 				for _, i := range tt.publishers {
 					nodes = append(nodes, c.Nodes[i])
 				}
-				sent := publishOn(t, nodes, topic, qos, scaled(90))
+				sent := publishOn(t, nodes, topic, qos, scaled(60))
 				for i, p := range plain {
 					exactlyOnce(t, fmt.Sprintf("plain subscriber %d", i), sent, collect(p, len(sent)))
 				}
@@ -131,7 +131,7 @@ func publishOn(t *testing.T, nodes []*Node, topic string, qos byte, count int) (
 
 // quiet is how long a client that was owed nothing more must hear nothing until a
 // test believes it.
-const quiet = 300 * time.Millisecond
+const quiet = 200 * time.Millisecond
 
 // collect reads until want messages have come and then until it is quiet, and
 // returns how often each payload came.

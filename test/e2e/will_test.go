@@ -90,10 +90,11 @@ func TestWill(t *testing.T) {
 	t.Run("cancelled by a reconnect elsewhere", func(t *testing.T) {
 		c.In(t)
 		n1.Connect(willed("back", 2, 60)).Close()
-		n2.Connect(willed("back", 2, 60))
+		back := n2.Connect(willed("back", 2, 60))
 		for _, w := range seen {
 			w.Quiet(1200 * time.Millisecond)
 		}
+		back.Disconnect(0) // else the end of the test would fire it
 	})
 	t.Run("takeover elsewhere", func(t *testing.T) {
 		c.In(t)
@@ -101,8 +102,9 @@ func TestWill(t *testing.T) {
 		// session that resumes only if it has no delay.
 		n1.Connect(willed("over", 0, 60))
 		start := time.Now()
-		n2.Connect(willed("over", 0, 60))
+		second := n2.Connect(willed("over", 0, 60))
 		once(t, "over", seen, start, 0, soon)
+		second.Disconnect(0)
 	})
 	t.Run("clean takeover elsewhere ends the session", func(t *testing.T) {
 		c.In(t)
