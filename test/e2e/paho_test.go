@@ -12,41 +12,38 @@ import (
 
 	"github.com/eclipse/paho.golang/autopaho"
 	"github.com/eclipse/paho.golang/paho"
+	mqtt "github.com/eclipse/paho.mqtt.golang"
 )
 
-// TestPahoClients has clients of the Eclipse Paho project publish to each other,
-// one of them on a node that is killed: it reconnects by itself, and nothing that
-// either was acknowledged fails to reach the other.
+// TestPahoClients has the two Go clients of the Eclipse Paho project, of MQTT 3.1.1
+// and of 5, reconnect by themselves when their node is killed: nothing that either
+// was acknowledged fails to reach the other.
 func TestPahoClients(t *testing.T) {
 	c := NewCluster(t, Options{})
-	victim, other := c.Followers()[0], c.Followers()[1]
+	victim := c.Followers()[0]
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	names := []string{"struck", "spared"}
-	inboxes := map[string]*inbox{}
-	clients := map[string]*autopaho.ConnectionManager{}
-	for i, n := range []*Node{victim, other} {
-		inboxes[names[i]] = newInbox()
-		clients[names[i]] = connectPaho(ctx, t, c, n, names[i], inboxes[names[i]])
-	}
+	inbox := map[string]*inbox{"v3": newInbox(), "v5": newInbox()}
+
+	old := paho3(t, c, victim, inbox["v3"])
+	defer old.Disconnect(100)
+	modern := paho5(ctx, t, c, victim, inbox["v5"])
+	defer modern.Disconnect(context.Background())
+
 	const count = 300
 	for i := range count {
 		if i == count/3 {
 			victim.Kill()
 		}
-		for name, m := range clients {
-			publishPaho(ctx, t, m, "paho/"+name, i)
+		if token := old.Publish("paho/v3", 1, false, fmt.Sprint(i)); !token.WaitTimeout(patience) || token.Error() != nil {
+			t.Fatalf("publish %d of MQTT 3.1.1: %v", i, token.Error())
 		}
+		publish5(ctx, t, modern, i)
 	}
-	for _, name := range names {
-		for _, from := range names {
-			await(t, patience, func() bool { return inboxes[name].count("paho/"+from) >= count }, func() string {
-				return fmt.Sprintf("%s has %d of %d messages of %s", name, inboxes[name].count("paho/"+from), count, from)
-			})
-		}
-		if err := clients[name].Disconnect(ctx); err != nil {
-			t.Error(err)
-		}
+	for version, other := range map[string]string{"v3": "paho/v5", "v5": "paho/v3"} {
+		await(t, patience, func() bool { return inbox[version].count(other) >= count }, func() string {
+			return fmt.Sprintf("the client of %s has %d of %d messages of %s", version, inbox[version].count(other), count, other)
+		})
 	}
 	t.Logf("%d messages each way, over the death of %s", count, victim.ID)
 }
@@ -74,7 +71,25 @@ func (b *inbox) count(topic string) int {
 	return len(b.got[topic])
 }
 
-func connectPaho(ctx context.Context, t *testing.T, c *Cluster, first *Node, id string, in *inbox) *autopaho.ConnectionManager {
+func paho3(t *testing.T, c *Cluster, first *Node, in *inbox) mqtt.Client {
+	t.Helper()
+	o := mqtt.NewClientOptions().SetClientID("paho3").SetUsername(user).SetPassword(password).SetTLSConfig(c.ClientTLS).
+		SetCleanSession(false).SetAutoReconnect(true).SetMaxReconnectInterval(time.Second).SetConnectTimeout(5 * time.Second).
+		SetDefaultPublishHandler(func(_ mqtt.Client, m mqtt.Message) { in.add(m.Topic(), m.Payload()) })
+	for _, a := range c.Addresses(first) {
+		o.AddBroker("ssl://" + a)
+	}
+	client := mqtt.NewClient(o)
+	if token := client.Connect(); !token.WaitTimeout(patience) || token.Error() != nil {
+		t.Fatal(token.Error())
+	}
+	if token := client.Subscribe("paho/#", 1, nil); !token.WaitTimeout(patience) || token.Error() != nil {
+		t.Fatal(token.Error())
+	}
+	return client
+}
+
+func paho5(ctx context.Context, t *testing.T, c *Cluster, first *Node, in *inbox) *autopaho.ConnectionManager {
 	t.Helper()
 	var servers []*url.URL
 	for _, a := range c.Addresses(first) {
@@ -84,7 +99,7 @@ func connectPaho(ctx context.Context, t *testing.T, c *Cluster, first *Node, id 
 		ServerUrls: servers, TlsCfg: c.ClientTLS, KeepAlive: 20, SessionExpiryInterval: 600,
 		ReconnectBackoff: func(int) time.Duration { return 200 * time.Millisecond },
 		ConnectUsername:  user, ConnectPassword: []byte(password), ConnectTimeout: 5 * time.Second,
-		ClientConfig: paho.ClientConfig{ClientID: id, OnPublishReceived: []func(paho.PublishReceived) (bool, error){
+		ClientConfig: paho.ClientConfig{ClientID: "paho5", OnPublishReceived: []func(paho.PublishReceived) (bool, error){
 			func(p paho.PublishReceived) (bool, error) {
 				in.add(p.Packet.Topic, p.Packet.Payload)
 				return true, nil
@@ -102,15 +117,15 @@ func connectPaho(ctx context.Context, t *testing.T, c *Cluster, first *Node, id 
 	return m
 }
 
-// publishPaho publishes until it is acknowledged: autopaho leaves that to its user.
-func publishPaho(ctx context.Context, t *testing.T, m *autopaho.ConnectionManager, topic string, i int) {
+// publish5 publishes until it is acknowledged: autopaho leaves that to its user.
+func publish5(ctx context.Context, t *testing.T, m *autopaho.ConnectionManager, i int) {
 	t.Helper()
 	for {
 		if err := m.AwaitConnection(ctx); err != nil {
-			t.Fatalf("publish %d to %s: %v", i, topic, err)
+			t.Fatalf("publish %d of MQTT 5: %v", i, err)
 		}
 		attempt, cancel := context.WithTimeout(ctx, 5*time.Second)
-		_, err := m.Publish(attempt, &paho.Publish{Topic: topic, QoS: 1, Payload: fmt.Append(nil, i)})
+		_, err := m.Publish(attempt, &paho.Publish{Topic: "paho/v5", QoS: 1, Payload: fmt.Append(nil, i)})
 		cancel()
 		if err == nil {
 			return
