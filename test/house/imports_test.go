@@ -53,7 +53,7 @@ var layers = []layer{
 	{dir: "node", uses: append([]string{"broker", "consensus", "mesh", "gossip", "admin", "tls", "mosquitto"}, core...)},
 	{dir: "bench"},
 	{dir: "demo", uses: []string{"admin"}},
-	{dir: "cmd", uses: []string{"node", "admin", "bench", "demo", "mosquitto"}},
+	{dir: "cmd", uses: []string{"node", "admin", "bench", "demo", "mosquitto", "fsm"}},
 	{dir: "test"},
 	{dir: "deploy"},
 }
