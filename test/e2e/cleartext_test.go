@@ -100,7 +100,8 @@ func TestNoClearText(t *testing.T) {
 	}
 	plain.Messages(20, patience)
 
-	raw := capture.stop()
+	plain.Pub("CONTROLTOPIC1234/x", 1, false, "CONTROLEND1234")
+	raw := capture.stop("CONTROLEND1234")
 	for _, seen := range []string{"CONTROLPASSWORD1234", "CONTROLTOPIC1234", "CONTROLPAYLOAD1234", "mqc-raft/1", "mqc-join/1", "mqc-forward/1"} {
 		if !bytes.Contains(raw, []byte(seen)) {
 			t.Errorf("the capture of %d bytes has no %q: it would not have found anything", len(raw), seen)
@@ -174,7 +175,7 @@ type capture struct {
 func startCapture(t *testing.T, file string) *capture {
 	t.Helper()
 	c := &capture{t: t, file: file, said: &lockedBuffer{}}
-	c.cmd = exec.Command("tcpdump", "-i", "lo", "-s", "0", "-B", "65536", "-n", "-Z", "root", "-w", file, "tcp portrange 10000-31999")
+	c.cmd = exec.Command("tcpdump", "-i", "lo", "-s", "0", "-B", "65536", "-n", "-U", "--immediate-mode", "-Z", "root", "-w", file, "tcp portrange 10000-31999")
 	c.cmd.Stderr = c.said
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := c.cmd.Start(); err != nil {
@@ -203,9 +204,13 @@ func startCapture(t *testing.T, file string) *capture {
 	return c
 }
 
-// stop ends the capture and returns it.
-func (c *capture) stop() []byte {
+// stop ends the capture when it has what was said last, and returns it.
+func (c *capture) stop(last string) []byte {
 	c.t.Helper()
+	await(c.t, patience, func() bool {
+		raw, err := os.ReadFile(c.file)
+		return err == nil && bytes.Contains(raw[max(0, len(raw)-8<<20):], []byte(last))
+	}, func() string { return "the capture has no " + last })
 	if err := c.cmd.Process.Signal(os.Interrupt); err != nil {
 		c.t.Fatal(err)
 	}

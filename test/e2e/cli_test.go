@@ -150,6 +150,12 @@ func TestCLI(t *testing.T) {
 		if out := a.CLI("config", "show"); !strings.Contains(out, a.TLS) {
 			t.Errorf("config show has no %s:\n%s", a.TLS, out)
 		}
+		// What passes the check must not keep a node from starting.
+		for _, memory := range []string{"64KiB", "1GiB"} {
+			if _, err := command("", "config", "check", "--data-dir", a.Dir, "--auth.argon2-memory", memory); err == nil {
+				t.Errorf("config check accepts auth.argon2_memory %s, and a node does not start with it", memory)
+			}
+		}
 		file := filepath.Join(t.TempDir(), "wrong.yaml")
 		if err := os.WriteFile(file, []byte("limits:\n  max_packet_sice: 1MiB\n"), 0o600); err != nil {
 			t.Fatal(err)
