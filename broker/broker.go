@@ -190,6 +190,13 @@ func (b *Broker) find(id string) *client {
 	return b.clients[id]
 }
 
+// Holds tells whether a connection of this node has the client's session at
+// this epoch.
+func (b *Broker) Holds(client string, epoch session.Pos) bool {
+	c := b.find(client)
+	return c != nil && session.Pos(c.epoch) == epoch
+}
+
 // Kick closes the connection of a client, if it is on this node, with an MQTT 5
 // reason code. Its will fires.
 func (b *Broker) Kick(client string, reason byte) bool {

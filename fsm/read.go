@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"github.com/mqcluster/mqcluster/fsm/logpb"
+	"github.com/mqcluster/mqcluster/session"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -115,6 +116,20 @@ func (s *Store) Sessions(prefix string, limit int) []*logpb.Session {
 	for _, k := range names {
 		if r := s.Session(k); r != nil {
 			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// Owned returns the epoch of every session whose connection is on the node, by
+// client id.
+func (s *Store) Owned(node string) map[string]session.Pos {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := map[string]session.Pos{}
+	for client, o := range s.state.sessions {
+		if o.rec.Owner == node {
+			out[client] = session.Pos(o.rec.Epoch)
 		}
 	}
 	return out

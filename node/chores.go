@@ -7,8 +7,10 @@ import (
 	"sort"
 	"time"
 
+	"github.com/mqcluster/mqcluster/fsm"
 	"github.com/mqcluster/mqcluster/fsm/logpb"
 	"github.com/mqcluster/mqcluster/gossip"
+	"github.com/mqcluster/mqcluster/session"
 	mtls "github.com/mqcluster/mqcluster/tls"
 )
 
@@ -24,6 +26,7 @@ func (n *Node) openChores(context.Context) error {
 		{5 * time.Second, n.fetchCA},
 		{time.Minute, n.renewIdentity},
 		{10 * time.Second, n.publishSys},
+		{10 * time.Second, n.releaseGhosts},
 	} {
 		n.wg.Go(func() {
 			tick := time.NewTicker(chore.every)
@@ -48,6 +51,29 @@ func (n *Node) checkLease(context.Context) {
 	may := n.consensus.Leased() && n.consensus.Incarnation() != 0
 	n.broker.SetServing(may && !n.draining.Load())
 	n.admitting.Store(may)
+}
+
+// releaseGhosts gives up sessions that the log says are connected here and are
+// not: a claim whose outcome was unknown when its connection was closed, and
+// that was applied all the same. One is a ghost when two looks find it.
+func (n *Node) releaseGhosts(context.Context) {
+	ghosts := map[string]session.Pos{}
+	for client, epoch := range n.store.Owned(n.cfg.Node.ID) {
+		if !n.broker.Holds(client, epoch) {
+			ghosts[client] = epoch
+		}
+	}
+	for client, epoch := range ghosts {
+		if n.ghosts[client] != epoch || !n.consensus.Leased() {
+			continue
+		}
+		n.log.Info("a session without a connection is released", "client", client)
+		err := n.propose(n.ctx, &logpb.Item{Kind: &logpb.Item_Release{Release: &logpb.Release{Client: client, Epoch: uint64(epoch), Will: true}}})
+		if err != nil && !errors.Is(err, fsm.ErrStale) {
+			n.log.Debug("a session was not released; tried again", "client", client, "err", err)
+		}
+	}
+	n.ghosts = ghosts
 }
 
 // tellDigest lets the peers check by gossip whether their copy of this node's

@@ -23,6 +23,7 @@ import (
 	"github.com/mqcluster/mqcluster/gossip"
 	"github.com/mqcluster/mqcluster/mesh"
 	"github.com/mqcluster/mqcluster/mesh/forward"
+	"github.com/mqcluster/mqcluster/session"
 	mtls "github.com/mqcluster/mqcluster/tls"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -58,7 +59,8 @@ type Node struct {
 	secrets   *secrets
 	recheck   chan struct{} // users changed
 	proofs    proofs
-	shared    chan auth.Entry // verified here, to be told to the peers
+	ghosts    map[string]session.Pos // of releaseGhosts alone
+	shared    chan auth.Entry        // verified here, to be told to the peers
 	listeners []*listener.Listener
 	tlsMu     sync.Mutex
 	tls       []*mtls.Listener
