@@ -115,10 +115,12 @@ func keyAlgorithm(name string) (mtls.KeyAlgorithm, error) {
 	switch name {
 	case "", admin.AlgorithmECDSA:
 		return mtls.ECDSAP256, nil
+	case admin.AlgorithmEd25519:
+		return mtls.Ed25519, nil
 	case admin.AlgorithmRSA:
 		return mtls.RSA3072, nil
 	}
-	return "", faultf(http.StatusBadRequest, "key algorithm %q is not known: choose ecdsa, or rsa for old devices", name)
+	return "", faultf(http.StatusBadRequest, "key algorithm %q is not known: choose ecdsa, ed25519, or rsa for old devices", name)
 }
 
 // IssueCert implements admin.Certs.

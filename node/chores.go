@@ -25,7 +25,7 @@ func (n *Node) openChores(context.Context) error {
 		{time.Second, n.lead},
 		{5 * time.Second, n.fetchCA},
 		{time.Minute, n.renewIdentity},
-		{10 * time.Second, n.publishSys},
+		{5 * time.Second, n.publishSys},
 		{10 * time.Second, n.releaseGhosts},
 	} {
 		n.wg.Go(func() {

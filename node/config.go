@@ -89,6 +89,7 @@ type RaftConfig struct {
 	Election          time.Duration `yaml:"election" help:"time a candidate waits for votes"`
 	Commit            time.Duration `yaml:"commit" help:"longest time a quiet leader keeps a commit to itself"`
 	Lease             time.Duration `yaml:"lease" help:"how long a node may serve on the leader's last word"`
+	SnapshotInterval  time.Duration `yaml:"snapshot_interval" help:"how often it is looked at whether a snapshot is due"`
 	SnapshotThreshold int           `yaml:"snapshot_threshold" help:"entries after which a snapshot is taken"`
 	TrailingLogs      int           `yaml:"trailing_logs" help:"entries kept behind a snapshot for slow followers"`
 }
@@ -178,6 +179,7 @@ func Defaults() Config {
 			Election:          500 * time.Millisecond,
 			Commit:            time.Millisecond,
 			Lease:             5 * time.Second,
+			SnapshotInterval:  30 * time.Second,
 			SnapshotThreshold: 100_000,
 			TrailingLogs:      50_000,
 		},

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/mqcluster/mqcluster/auth"
 )
 
 // Validate returns Problems with everything in c that cannot work, or nil. It
@@ -193,7 +195,7 @@ func (c *Config) checkLimits(v *validator) {
 		"limits.connect_timeout is %s: write 100ms to 10m", FormatDuration(l.ConnectTimeout))
 	v.check(l.StallTimeout >= time.Second, "limits.stall_timeout is %s: write at least 1s", FormatDuration(l.StallTimeout))
 	a := &c.Auth
-	v.check(a.Argon2Memory >= 64*KiB && a.Argon2Memory <= 4*GiB, "auth.argon2_memory is %s: write 64KiB to 4GiB", a.Argon2Memory)
+	v.check(a.Argon2Memory >= auth.MinMemory*KiB && a.Argon2Memory <= auth.MaxMemory*KiB, "auth.argon2_memory is %s: write %s to %s", a.Argon2Memory, Size(auth.MinMemory*KiB), Size(auth.MaxMemory*KiB))
 	v.between("auth.argon2_time", a.Argon2Time, 1, 100)
 	v.between("auth.workers", a.Workers, 0, 1024)
 }
@@ -205,6 +207,7 @@ func (c *Config) checkTiming(v *validator) {
 	v.check(r.Commit >= time.Millisecond && r.Commit < r.Heartbeat, "raft.commit is %s: write at least 1ms and less than raft.heartbeat (%s)",
 		FormatDuration(r.Commit), FormatDuration(r.Heartbeat))
 	v.check(r.Lease >= 2*r.Heartbeat, "raft.lease is %s: write at least twice raft.heartbeat (%s)", FormatDuration(r.Lease), FormatDuration(r.Heartbeat))
+	v.check(r.SnapshotInterval >= 100*time.Millisecond, "raft.snapshot_interval is %s: write at least 100ms", FormatDuration(r.SnapshotInterval))
 	v.atLeast("raft.snapshot_threshold", r.SnapshotThreshold, 64)
 	v.atLeast("raft.trailing_logs", r.TrailingLogs, 0)
 	v.check(c.Drain.IsolatedAfter > 0, "drain.isolated_after is 0: write how long clients may wait on a node without quorum")

@@ -198,6 +198,6 @@ func consensusConfig(cfg Config, m marker, version string) consensus.Config {
 		Level: fsm.Level, Version: version,
 		HeartbeatTimeout: cfg.Raft.Heartbeat, ElectionTimeout: cfg.Raft.Election,
 		CommitTimeout: cfg.Raft.Commit, Lease: cfg.Raft.Lease,
-		SnapshotThreshold: uint64(cfg.Raft.SnapshotThreshold), TrailingLogs: uint64(cfg.Raft.TrailingLogs),
+		SnapshotInterval: cfg.Raft.SnapshotInterval, SnapshotThreshold: uint64(cfg.Raft.SnapshotThreshold), TrailingLogs: uint64(cfg.Raft.TrailingLogs),
 	}
 }

@@ -30,7 +30,7 @@ func TestChaos(t *testing.T) {
 	random := rand.New(rand.NewPCG(seed, 0))
 	c := NewCluster(t, Options{Proxy: true, Flags: []string{"--drain.isolated-after", "2s",
 		// Small, so that nodes come back by a snapshot and not by the log alone.
-		"--raft.snapshot-threshold", "300", "--raft.trailing-logs", "50"}})
+		"--raft.snapshot-interval", "1s", "--raft.snapshot-threshold", "300", "--raft.trailing-logs", "50"}})
 	run := c.Record(t)
 	var subs []*history.Subscriber
 	var pubs []*history.Publisher
@@ -89,10 +89,7 @@ func noGhosts(t *testing.T, c *Cluster) {
 // comes back by a snapshot, with queues, retained messages and subscriptions, and
 // its clients are served.
 func TestCatchUpBySnapshot(t *testing.T) {
-	if !long() {
-		t.Skip("snapshots are looked at every 30 seconds: set E2E_LONG=1")
-	}
-	c := NewCluster(t, Options{Proxy: true, Flags: []string{"--raft.snapshot-threshold", "100", "--raft.trailing-logs", "20", "--drain.isolated-after", "2s"}})
+	c := NewCluster(t, Options{Proxy: true, Flags: []string{"--raft.snapshot-interval", "1s", "--raft.snapshot-threshold", "100", "--raft.trailing-logs", "20", "--drain.isolated-after", "2s"}})
 	away, leader := c.Followers()[0], c.Leader()
 	keep := away.Connect(persistent("keep", 3600))
 	keep.Sub(rawmqtt.Sub("snap/#", 1))

@@ -32,7 +32,7 @@ func TestNoClearText(t *testing.T) {
 	need(t, "tcpdump")
 	t.Parallel() // it waits for a snapshot most of the time
 	control := NewCluster(t, Options{Nodes: 1})
-	settings := []string{"--raft.snapshot-threshold", "200", "--raft.trailing-logs", "20"}
+	settings := []string{"--raft.snapshot-interval", "1s", "--raft.snapshot-threshold", "200", "--raft.trailing-logs", "20"}
 	tlsOnly := func(n *Node) []string { return append([]string{"--listener", "tls,address=" + n.TLS}, settings...) }
 
 	// The ports must be known before the capture starts, and the capture has to
