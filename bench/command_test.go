@@ -48,14 +48,14 @@ func TestReportSchema(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &r); err != nil {
 		t.Fatal(err)
 	}
-	for _, key := range strings.Fields(`schema scenario started setup seconds sent acknowledged refused expected delivered lost duplicates disorder
+	for key := range strings.FieldsSeq(`schema scenario started setup seconds sent acknowledged refused expected delivered lost duplicates disorder
 		misrouted unexpected_acks stalls delivery_rate latency ack_latency send_lag generator_cpu_seconds error_count`) {
 		if _, ok := r[key]; !ok {
 			t.Errorf("%s is missing", key)
 		}
 	}
 	var quantiles []string
-	for _, key := range strings.Fields("count mean_ms p50_ms p90_ms p99_ms p999_ms max_ms") {
+	for key := range strings.FieldsSeq("count mean_ms p50_ms p90_ms p99_ms p999_ms max_ms") {
 		if _, ok := r["latency"].(map[string]any)[key]; !ok {
 			quantiles = append(quantiles, key)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -119,7 +120,7 @@ func (l *link) exchange(packet []byte, want byte) (byte, []byte, error) {
 		}
 		n, err := l.Read(buf)
 		in = append(in, buf[:n]...)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return 0, nil, fmt.Errorf("the broker closed the connection instead of answering: %w", io.ErrUnexpectedEOF)
 		}
 		if err != nil {

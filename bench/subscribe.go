@@ -15,12 +15,11 @@ type subscriber struct {
 	link    *link
 	tally   tally
 
-	acks     []byte
-	held     []uint64 // QoS 2: packet ids received and not released
-	resent   uint64   // QoS 2: PUBLISH of an id that is held
-	touched  []uint32 // publishers heard since the last credit
-	credits  []int64  // by publisher, from tally.first
-	lastSeen int64    // time of the last read, for idle detection
+	acks    []byte
+	held    []uint64 // QoS 2: packet ids received and not released
+	resent  uint64   // QoS 2: PUBLISH of an id that is held
+	touched []uint32 // publishers heard since the last credit
+	credits []int64  // by publisher, from tally.first
 }
 
 func (s *subscriber) open(ctx context.Context) error {

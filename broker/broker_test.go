@@ -12,7 +12,7 @@ func TestPublishEveryQoSEveryVersion(t *testing.T) {
 			s := connect(t, n, version, "sub", opts...)
 			p := connect(t, n, version, "pub")
 			s.subscribe(sub("a/+", 2))
-			for qos := byte(0); qos < 3; qos++ {
+			for qos := range byte(3) {
 				p.publish("a/b", "x", qos, false)
 				if m := s.message(); string(m.Payload) != "x" || m.FixedHeader.Qos != qos || m.FixedHeader.Dup || m.FixedHeader.Retain {
 					t.Fatalf("version %d: got %+v at QoS %d", version, m.FixedHeader, qos)

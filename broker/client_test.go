@@ -356,7 +356,7 @@ func streamOf(version byte, id string) []byte {
 			panic(err)
 		}
 	}
-	for qos := byte(0); qos < 3; qos++ {
+	for qos := range byte(3) {
 		b = codec.AppendPublish(b, version, &session.Message{Topic: id + "/x", Payload: []byte("payload")}, codec.PublishOptions{QoS: qos, PacketID: 3})
 	}
 	b = codec.AppendAck(b, version, codec.TypePubrel, 3, 0)

@@ -76,7 +76,7 @@ func TestNotServing(t *testing.T) {
 func TestRetained(t *testing.T) {
 	c := newCluster(t, 2, Config{})
 	p := connect(t, c.nodes[0], 5, "p")
-	for qos := byte(0); qos < 3; qos++ {
+	for qos := range byte(3) {
 		p.publish(fmt.Sprintf("r/%d", qos), "old", qos, true)
 		p.publish(fmt.Sprintf("r/%d", qos), "new", qos, true)
 	}
@@ -399,7 +399,7 @@ func TestMaximumPacketSize(t *testing.T) {
 	s := connect(t, n, 5, "s", persistent, func(p *packets.Packet) { p.Properties.MaximumPacketSize = 100 })
 	s.subscribe(sub("a", 2))
 	p := connect(t, n, 5, "p")
-	for qos := byte(0); qos < 3; qos++ {
+	for qos := range byte(3) {
 		p.publish("a", strings.Repeat("x", 200), qos, false)
 		p.publish("a", "ok", qos, false)
 		s.wantMessages("a", "ok") // [MQTT-3.1.2-25]

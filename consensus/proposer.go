@@ -2,6 +2,7 @@ package consensus
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -318,7 +319,7 @@ func (p *proposer) fail(dones []func(fsm.Result), err error) {
 		return
 	}
 	reason := "unknown"
-	if err == fsm.ErrNotProposed {
+	if errors.Is(err, fsm.ErrNotProposed) {
 		reason = "not_proposed"
 	}
 	p.c.metrics.failed.WithLabelValues(reason).Add(float64(len(dones)))

@@ -69,7 +69,6 @@ type applier struct {
 
 	index uint64
 	n     int // of the next item in the entry
-	mine  bool
 }
 
 func (a *applier) set(k, v []byte) {

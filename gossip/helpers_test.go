@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -53,9 +54,7 @@ func (p *park) open(id string) *Gossip {
 			p.mu.Lock()
 			defer p.mu.Unlock()
 			out := map[string]string{}
-			for k, v := range p.members {
-				out[k] = v
-			}
+			maps.Copy(out, p.members)
 			return out
 		},
 		OnChange: func(e Event) { p.tell(id, fmt.Sprint(e.Node, " alive ", e.Alive)) },

@@ -193,7 +193,8 @@ func (t *transport) dial(ctx context.Context, id string, what byte) (net.Conn, e
 	if !ok {
 		return nil, net.ErrClosed
 	}
-	if err := c.SetWriteDeadline(time.Now().Add(t.cfg.StreamTimeout)); err == nil {
+	err = c.SetWriteDeadline(time.Now().Add(t.cfg.StreamTimeout))
+	if err == nil {
 		_, err = c.Write([]byte{what})
 	}
 	if err != nil {

@@ -86,7 +86,7 @@ func (m *Mesh) recovered(proto string, h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {
 			if v := recover(); v != nil {
-				if v != http.ErrAbortHandler {
+				if err, ok := v.(error); !ok || !errors.Is(err, http.ErrAbortHandler) {
 					m.caught(proto, PeerFrom(r.Context()), v)
 				}
 				panic(http.ErrAbortHandler) // ends the connection, silently

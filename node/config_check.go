@@ -73,7 +73,7 @@ func (t *ListenerTLS) checkFiles(now time.Time) []error {
 		return errs // whether a sealed key matches shows when it is opened
 	}
 	if _, err := tls.X509KeyPair(chain, key); err != nil {
-		errs = append(errs, fmt.Errorf("key_file %s does not fit cert_file %s (%v): give the key that the certificate was made for", t.KeyFile, t.CertFile, err))
+		errs = append(errs, fmt.Errorf("key_file %s does not fit cert_file %s (%w): give the key that the certificate was made for", t.KeyFile, t.CertFile, err))
 	}
 	return errs
 }

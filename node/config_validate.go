@@ -195,7 +195,7 @@ func (c *Config) checkLimits(v *validator) {
 		"limits.connect_timeout is %s: write 100ms to 10m", FormatDuration(l.ConnectTimeout))
 	v.check(l.StallTimeout >= time.Second, "limits.stall_timeout is %s: write at least 1s", FormatDuration(l.StallTimeout))
 	a := &c.Auth
-	v.check(a.Argon2Memory >= auth.MinMemory*KiB && a.Argon2Memory <= auth.MaxMemory*KiB, "auth.argon2_memory is %s: write %s to %s", a.Argon2Memory, Size(auth.MinMemory*KiB), Size(auth.MaxMemory*KiB))
+	v.check(a.Argon2Memory >= auth.MinMemory*KiB && a.Argon2Memory <= auth.MaxMemory*KiB, "auth.argon2_memory is %s: write %s to %s", a.Argon2Memory, auth.MinMemory*KiB, auth.MaxMemory*KiB)
 	v.between("auth.argon2_time", a.Argon2Time, 1, 100)
 	v.between("auth.workers", a.Workers, 0, 1024)
 }

@@ -209,8 +209,8 @@ func hidden(filter, other string) bool {
 // cutLevel splits s after its first level; more tells whether another follows,
 // an empty one included.
 func cutLevel(s string) (level, rest string, more bool) {
-	if i := strings.IndexByte(s, '/'); i >= 0 {
-		return s[:i], s[i+1:], true
+	if before, after, ok := strings.Cut(s, "/"); ok {
+		return before, after, true
 	}
 	return s, "", false
 }

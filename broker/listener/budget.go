@@ -172,24 +172,13 @@ func (s *slot) shaken() {
 	s.limit = connectLimit
 }
 
-// evicted tells whether the connection was closed to make room or for what it
-// sent.
-func (s *slot) evicted() error {
-	s.budget.mu.Lock()
-	defer s.budget.mu.Unlock()
-	if s.gone == errReleased {
-		return nil
-	}
-	return s.gone
-}
-
 // add counts n bytes read. An error means that the connection is to be closed.
 func (s *slot) add(n int) error {
 	b := s.budget
 	b.mu.Lock()
 	if s.gone != nil {
 		defer b.mu.Unlock()
-		if s.gone == errReleased {
+		if errors.Is(s.gone, errReleased) {
 			return nil
 		}
 		return s.gone

@@ -37,7 +37,7 @@ func TestExamplesParse(t *testing.T) {
 			if !found {
 				continue
 			}
-			for _, part := range strings.Split(command, "| mqcluster ") {
+			for part := range strings.SplitSeq(command, "| mqcluster ") {
 				part, _, _ = strings.Cut(part, "| ")
 				part, _, _ = strings.Cut(part, " >")
 				part, _, _ = strings.Cut(part, " <")

@@ -117,7 +117,11 @@ func TestNoClearText(t *testing.T) {
 	secrets := map[string]string{"topic": topic[2:], "payload": payload, "password": secret, "token": strings.Split(token, ".")[2],
 		"init's token": strings.Split(c.Token, ".")[2], "user's password hash": "$argon2", "client id": "marked-sub"}
 	if key, ok := pair.PrivateKey.(*ecdsa.PrivateKey); ok {
-		secrets["client's key"] = string(key.D.FillBytes(make([]byte, 32)))
+		raw, err := key.Bytes()
+		if err != nil {
+			t.Fatal(err)
+		}
+		secrets["client's key"] = string(raw)
 	} else {
 		t.Errorf("the key of cert issue is a %T", pair.PrivateKey)
 	}

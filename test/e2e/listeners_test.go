@@ -151,7 +151,7 @@ func TestListeners(t *testing.T) {
 			func() string { return "no place became free" })
 	})
 	t.Run("PROXY", func(t *testing.T) {
-		connect := rawmqtt.Connect{Version: 5, ClientID: "proxied", CleanStart: true, Username: ptr("odd"), Password: ptr(odd)}.Packet()
+		connect := rawmqtt.Connect{Version: 5, ClientID: "proxied", CleanStart: true, Username: new("odd"), Password: new(odd)}.Packet()
 		for _, tt := range []struct {
 			name, from string
 			header     []byte
@@ -232,14 +232,12 @@ func webClient(t *testing.T, c *Cluster, url, id string) *Client {
 	raw := rawmqtt.New(websocket.NetConn(t.Context(), ws, websocket.MessageBinary), 5)
 	raw.AutoAck = true
 	t.Cleanup(func() { raw.Close() })
-	ack, err := raw.Connect(rawmqtt.Connect{ClientID: id, CleanStart: true, Username: ptr(user), Password: ptr(password)})
+	ack, err := raw.Connect(rawmqtt.Connect{ClientID: id, CleanStart: true, Username: new(user), Password: new(password)})
 	if err != nil || ack.Reason != 0 {
 		t.Fatalf("%s: %v %v", url, ack, err)
 	}
 	return &Client{Client: raw, t: t}
 }
-
-func ptr[T any](v T) *T { return &v }
 
 // proxyV2 is a PROXY header, version 2, of a connection from source.
 func proxyV2(source string, port uint16) []byte {

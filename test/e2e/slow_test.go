@@ -162,7 +162,7 @@ func stall(t *testing.T, n *Node, qos byte, keep bool) *stalled {
 	if keep {
 		o = persistent("stalled", 3600)
 	}
-	o.Username, o.Password = ptr(user), ptr(password)
+	o.Username, o.Password = new(user), new(password)
 	o.KeepAlive = 0
 	if ack, err := raw.Connect(o); err != nil || ack.Reason != 0 {
 		t.Fatal(ack, err)
