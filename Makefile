@@ -160,7 +160,7 @@ vuln: $(TOOLS)/govulncheck ## known holes in what is compiled in (asks the Go vu
 
 .PHONY: clean
 clean: ## remove what make built
-	rm -rf $(BIN) dist
+	rm -rf $(BIN) dist demo-data
 
 # The tools are pinned by tools/go.mod, a module of its own, so that the program
 # does not inherit what they need.
