@@ -155,9 +155,14 @@ func sameState(c *cluster) {
 			ref = n
 			continue
 		}
-		eventually(c.t, "equal states", func() bool { return n.fsm.AppliedIndex() == ref.fsm.AppliedIndex() })
-		if d := cmp.Diff(ref.fsm.items(), n.fsm.items()); d != "" {
-			c.t.Fatalf("%s and %s differ", ref.name, n.name)
+		// Index and items of one moment: entries may still come.
+		var a, b moment
+		eventually(c.t, "equal states", func() bool {
+			a, b = ref.fsm.moment(), n.fsm.moment()
+			return a.index == b.index
+		})
+		if d := cmp.Diff(a.items, b.items); d != "" {
+			c.t.Fatalf("%s and %s differ at %d: %s", ref.name, n.name, a.index, d)
 		}
 	}
 }

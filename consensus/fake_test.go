@@ -129,6 +129,18 @@ func (f *fakeFSM) pack(index uint64, p *logpb.Pack) {
 	}
 }
 
+// moment is a state with its index.
+type moment struct {
+	index uint64
+	items []string
+}
+
+func (f *fakeFSM) moment() moment {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return moment{f.Applied, slices.Clone(f.Items)}
+}
+
 func (f *fakeFSM) AppliedIndex() uint64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
