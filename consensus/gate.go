@@ -69,6 +69,7 @@ func (t *gatedTransport) AppendEntries(id raft.ServerID, target raft.ServerAddre
 		}
 		timer.Stop()
 	}
+	vouch(req)
 	if err := t.NetworkTransport.AppendEntries(id, target, req, resp); err != nil {
 		return err
 	}
@@ -98,4 +99,16 @@ func (t *gatedTransport) note(id raft.ServerID, req *raft.AppendEntriesRequest) 
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.peers[id] = told{term: req.Term, commit: req.LeaderCommitIndex}
+}
+
+// vouch lowers the commit index of an append to the last entry that the request
+// vouches for: min(leaderCommit, index of last new entry), as the raft paper has
+// it. Raft 1.7.3 reads the commit index later than it chose the entries, by as
+// long as it pauses after failures, and the follower takes the lesser of it and
+// its own last entry: an old leader that comes back with entries that the others
+// have replaced would apply those.
+func vouch(req *raft.AppendEntriesRequest) {
+	if last := req.PrevLogEntry + uint64(len(req.Entries)); last > 0 {
+		req.LeaderCommitIndex = min(req.LeaderCommitIndex, last)
+	}
 }
