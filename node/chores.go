@@ -172,12 +172,17 @@ func (n *Node) noteVoter(m *logpb.Member) {
 
 // isVoter tells whether a member votes, by the state.
 func (n *Node) isVoter(node string) bool {
+	return n.member(node).GetVoter()
+}
+
+// member is a node's record in the state, nil if it has none.
+func (n *Node) member(node string) *logpb.Member {
 	for _, m := range n.store.Members() {
 		if m.Node == node {
-			return m.Voter
+			return m
 		}
 	}
-	return false
+	return nil
 }
 
 // fetchCA gets the CA key, which voters have, from the leader.
@@ -227,11 +232,4 @@ func (n *Node) renewIdentity(ctx context.Context) {
 	n.log.Info("the node's certificate was renewed", "until", n.identity.NotAfter())
 }
 
-func levelOf(n *Node) uint32 {
-	for _, m := range n.store.Members() {
-		if m.Node == n.cfg.Node.ID {
-			return m.Level
-		}
-	}
-	return 0
-}
+func levelOf(n *Node) uint32 { return n.member(n.cfg.Node.ID).GetLevel() }

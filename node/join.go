@@ -192,12 +192,7 @@ func (n *Node) admit(ctx context.Context, req joinRequest) (joinAnswer, error) {
 	if err != nil {
 		return joinAnswer{}, err
 	}
-	put := &logpb.MemberPut{Node: req.Node, Store: req.Store, Address: req.Address}
-	for _, m := range n.store.Members() {
-		if m.Node == req.Node {
-			put.Voter = m.Voter
-		}
-	}
+	put := &logpb.MemberPut{Node: req.Node, Store: req.Store, Address: req.Address, Voter: n.isVoter(req.Node)}
 	if err := n.propose(ctx, &logpb.Item{Kind: &logpb.Item_MemberPut{MemberPut: put}}); err != nil {
 		return joinAnswer{}, err
 	}

@@ -229,12 +229,7 @@ func (n *Node) serveLeave(ctx context.Context, peer string, r admin.LeaveRequest
 // expel removes a member. A voter goes from raft's configuration before it goes
 // from the state, so that the quorum is never counted with a node that is gone.
 func (n *Node) expel(ctx context.Context, r admin.LeaveRequest) (uint64, error) {
-	var m *logpb.Member
-	for _, have := range n.store.Members() {
-		if have.Node == r.Node {
-			m = have
-		}
-	}
+	m := n.member(r.Node)
 	switch {
 	case m == nil:
 		return 0, faultf(http.StatusNotFound, "there is no member %s: see mqcluster status", r.Node)
