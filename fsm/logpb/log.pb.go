@@ -416,6 +416,7 @@ type Item struct {
 	//	*Item_CertPut
 	//	*Item_SettingPut
 	//	*Item_SessionEnd
+	//	*Item_Trim
 	Kind          isItem_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -629,6 +630,15 @@ func (x *Item) GetSessionEnd() *SessionEnd {
 	return nil
 }
 
+func (x *Item) GetTrim() *Trim {
+	if x != nil {
+		if x, ok := x.Kind.(*Item_Trim); ok {
+			return x.Trim
+		}
+	}
+	return nil
+}
+
 type isItem_Kind interface {
 	isItem_Kind()
 }
@@ -709,6 +719,10 @@ type Item_SessionEnd struct {
 	SessionEnd *SessionEnd `protobuf:"bytes,30,opt,name=session_end,json=sessionEnd,proto3,oneof"`
 }
 
+type Item_Trim struct {
+	Trim *Trim `protobuf:"bytes,31,opt,name=trim,proto3,oneof"`
+}
+
 func (*Item_Publish) isItem_Kind() {}
 
 func (*Item_Claim) isItem_Kind() {}
@@ -746,6 +760,8 @@ func (*Item_CertPut) isItem_Kind() {}
 func (*Item_SettingPut) isItem_Kind() {}
 
 func (*Item_SessionEnd) isItem_Kind() {}
+
+func (*Item_Trim) isItem_Kind() {}
 
 type Publish struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1051,7 +1067,8 @@ type Release struct {
 	Inflight []*Inflight            `protobuf:"bytes,6,rep,name=inflight,proto3" json:"inflight,omitempty"`
 	// Seconds that will and session wait at least (a drain: the client is sent to
 	// another node and comes back).
-	Grace         uint32 `protobuf:"varint,7,opt,name=grace,proto3" json:"grace,omitempty"`
+	Grace         uint32      `protobuf:"varint,7,opt,name=grace,proto3" json:"grace,omitempty"`
+	Replayed      []*Replayed `protobuf:"bytes,8,rep,name=replayed,proto3" json:"replayed,omitempty"` // as in SessionProgress
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1133,6 +1150,13 @@ func (x *Release) GetGrace() uint32 {
 		return x.Grace
 	}
 	return 0
+}
+
+func (x *Release) GetReplayed() []*Replayed {
+	if x != nil {
+		return x.Replayed
+	}
+	return nil
 }
 
 type Inflight struct {
@@ -1442,7 +1466,8 @@ type SessionProgress struct {
 	Epoch  uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// Every message owed to the session at or before this position has been
 	// acknowledged.
-	Cursor        uint64 `protobuf:"varint,3,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	Cursor        uint64      `protobuf:"varint,3,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	Replayed      []*Replayed `protobuf:"bytes,4,rep,name=replayed,proto3" json:"replayed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1498,6 +1523,83 @@ func (x *SessionProgress) GetCursor() uint64 {
 	return 0
 }
 
+func (x *SessionProgress) GetReplayed() []*Replayed {
+	if x != nil {
+		return x.Replayed
+	}
+	return nil
+}
+
+// Replayed tells how far the retained messages of a subscription have been
+// acknowledged (Replay).
+type Replayed struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Filter        string                 `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
+	At            uint64                 `protobuf:"varint,2,opt,name=at,proto3" json:"at,omitempty"`      // Replay.at
+	After         []byte                 `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"` // key of the last topic of which that is true
+	Done          bool                   `protobuf:"varint,4,opt,name=done,proto3" json:"done,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Replayed) Reset() {
+	*x = Replayed{}
+	mi := &file_fsm_logpb_log_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Replayed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Replayed) ProtoMessage() {}
+
+func (x *Replayed) ProtoReflect() protoreflect.Message {
+	mi := &file_fsm_logpb_log_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Replayed.ProtoReflect.Descriptor instead.
+func (*Replayed) Descriptor() ([]byte, []int) {
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Replayed) GetFilter() string {
+	if x != nil {
+		return x.Filter
+	}
+	return ""
+}
+
+func (x *Replayed) GetAt() uint64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
+func (x *Replayed) GetAfter() []byte {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+func (x *Replayed) GetDone() bool {
+	if x != nil {
+		return x.Done
+	}
+	return false
+}
+
 // Rel is an incoming PUBREL: the packet id is free again.
 type Rel struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1510,7 +1612,7 @@ type Rel struct {
 
 func (x *Rel) Reset() {
 	*x = Rel{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[16]
+	mi := &file_fsm_logpb_log_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1522,7 +1624,7 @@ func (x *Rel) String() string {
 func (*Rel) ProtoMessage() {}
 
 func (x *Rel) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[16]
+	mi := &file_fsm_logpb_log_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1535,7 +1637,7 @@ func (x *Rel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rel.ProtoReflect.Descriptor instead.
 func (*Rel) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{16}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Rel) GetClient() string {
@@ -1571,7 +1673,7 @@ type Outbound struct {
 
 func (x *Outbound) Reset() {
 	*x = Outbound{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[17]
+	mi := &file_fsm_logpb_log_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1583,7 +1685,7 @@ func (x *Outbound) String() string {
 func (*Outbound) ProtoMessage() {}
 
 func (x *Outbound) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[17]
+	mi := &file_fsm_logpb_log_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1596,7 +1698,7 @@ func (x *Outbound) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outbound.ProtoReflect.Descriptor instead.
 func (*Outbound) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{17}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Outbound) GetClient() string {
@@ -1633,7 +1735,7 @@ type Out struct {
 
 func (x *Out) Reset() {
 	*x = Out{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[18]
+	mi := &file_fsm_logpb_log_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1645,7 +1747,7 @@ func (x *Out) String() string {
 func (*Out) ProtoMessage() {}
 
 func (x *Out) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[18]
+	mi := &file_fsm_logpb_log_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1658,7 +1760,7 @@ func (x *Out) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Out.ProtoReflect.Descriptor instead.
 func (*Out) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{18}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Out) GetPos() uint64 {
@@ -1705,7 +1807,7 @@ type UserPut struct {
 
 func (x *UserPut) Reset() {
 	*x = UserPut{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[19]
+	mi := &file_fsm_logpb_log_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1717,7 +1819,7 @@ func (x *UserPut) String() string {
 func (*UserPut) ProtoMessage() {}
 
 func (x *UserPut) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[19]
+	mi := &file_fsm_logpb_log_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1730,7 +1832,7 @@ func (x *UserPut) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UserPut.ProtoReflect.Descriptor instead.
 func (*UserPut) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{19}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *UserPut) GetName() string {
@@ -1791,7 +1893,7 @@ type UserRemove struct {
 
 func (x *UserRemove) Reset() {
 	*x = UserRemove{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[20]
+	mi := &file_fsm_logpb_log_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1803,7 +1905,7 @@ func (x *UserRemove) String() string {
 func (*UserRemove) ProtoMessage() {}
 
 func (x *UserRemove) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[20]
+	mi := &file_fsm_logpb_log_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1816,7 +1918,7 @@ func (x *UserRemove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UserRemove.ProtoReflect.Descriptor instead.
 func (*UserRemove) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{20}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *UserRemove) GetName() string {
@@ -1837,7 +1939,7 @@ type Rule struct {
 
 func (x *Rule) Reset() {
 	*x = Rule{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[21]
+	mi := &file_fsm_logpb_log_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1849,7 +1951,7 @@ func (x *Rule) String() string {
 func (*Rule) ProtoMessage() {}
 
 func (x *Rule) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[21]
+	mi := &file_fsm_logpb_log_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1862,7 +1964,7 @@ func (x *Rule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rule.ProtoReflect.Descriptor instead.
 func (*Rule) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{21}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Rule) GetAllow() bool {
@@ -1898,7 +2000,7 @@ type AclPut struct {
 
 func (x *AclPut) Reset() {
 	*x = AclPut{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[22]
+	mi := &file_fsm_logpb_log_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1910,7 +2012,7 @@ func (x *AclPut) String() string {
 func (*AclPut) ProtoMessage() {}
 
 func (x *AclPut) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[22]
+	mi := &file_fsm_logpb_log_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1923,7 +2025,7 @@ func (x *AclPut) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AclPut.ProtoReflect.Descriptor instead.
 func (*AclPut) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{22}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *AclPut) GetSubject() string {
@@ -1952,7 +2054,7 @@ type TokenPut struct {
 
 func (x *TokenPut) Reset() {
 	*x = TokenPut{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[23]
+	mi := &file_fsm_logpb_log_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1964,7 +2066,7 @@ func (x *TokenPut) String() string {
 func (*TokenPut) ProtoMessage() {}
 
 func (x *TokenPut) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[23]
+	mi := &file_fsm_logpb_log_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1977,7 +2079,7 @@ func (x *TokenPut) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenPut.ProtoReflect.Descriptor instead.
 func (*TokenPut) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{23}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *TokenPut) GetId() string {
@@ -2022,7 +2124,7 @@ type TokenSpend struct {
 
 func (x *TokenSpend) Reset() {
 	*x = TokenSpend{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[24]
+	mi := &file_fsm_logpb_log_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2034,7 +2136,7 @@ func (x *TokenSpend) String() string {
 func (*TokenSpend) ProtoMessage() {}
 
 func (x *TokenSpend) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[24]
+	mi := &file_fsm_logpb_log_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2047,7 +2149,7 @@ func (x *TokenSpend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenSpend.ProtoReflect.Descriptor instead.
 func (*TokenSpend) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{24}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *TokenSpend) GetId() string {
@@ -2087,7 +2189,7 @@ type TokenRevoke struct {
 
 func (x *TokenRevoke) Reset() {
 	*x = TokenRevoke{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[25]
+	mi := &file_fsm_logpb_log_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2099,7 +2201,7 @@ func (x *TokenRevoke) String() string {
 func (*TokenRevoke) ProtoMessage() {}
 
 func (x *TokenRevoke) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[25]
+	mi := &file_fsm_logpb_log_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2112,7 +2214,7 @@ func (x *TokenRevoke) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenRevoke.ProtoReflect.Descriptor instead.
 func (*TokenRevoke) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{25}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *TokenRevoke) GetId() string {
@@ -2134,7 +2236,7 @@ type MemberPut struct {
 
 func (x *MemberPut) Reset() {
 	*x = MemberPut{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[26]
+	mi := &file_fsm_logpb_log_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2146,7 +2248,7 @@ func (x *MemberPut) String() string {
 func (*MemberPut) ProtoMessage() {}
 
 func (x *MemberPut) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[26]
+	mi := &file_fsm_logpb_log_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2159,7 +2261,7 @@ func (x *MemberPut) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberPut.ProtoReflect.Descriptor instead.
 func (*MemberPut) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{26}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *MemberPut) GetNode() string {
@@ -2200,7 +2302,7 @@ type MemberRemove struct {
 
 func (x *MemberRemove) Reset() {
 	*x = MemberRemove{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[27]
+	mi := &file_fsm_logpb_log_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2212,7 +2314,7 @@ func (x *MemberRemove) String() string {
 func (*MemberRemove) ProtoMessage() {}
 
 func (x *MemberRemove) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[27]
+	mi := &file_fsm_logpb_log_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2225,7 +2327,7 @@ func (x *MemberRemove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberRemove.ProtoReflect.Descriptor instead.
 func (*MemberRemove) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{27}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *MemberRemove) GetNode() string {
@@ -2256,7 +2358,7 @@ type CertPut struct {
 
 func (x *CertPut) Reset() {
 	*x = CertPut{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[28]
+	mi := &file_fsm_logpb_log_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2268,7 +2370,7 @@ func (x *CertPut) String() string {
 func (*CertPut) ProtoMessage() {}
 
 func (x *CertPut) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[28]
+	mi := &file_fsm_logpb_log_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2281,7 +2383,7 @@ func (x *CertPut) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertPut.ProtoReflect.Descriptor instead.
 func (*CertPut) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{28}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *CertPut) GetSerial() string {
@@ -2336,7 +2438,7 @@ type SettingPut struct {
 
 func (x *SettingPut) Reset() {
 	*x = SettingPut{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[29]
+	mi := &file_fsm_logpb_log_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2348,7 +2450,7 @@ func (x *SettingPut) String() string {
 func (*SettingPut) ProtoMessage() {}
 
 func (x *SettingPut) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[29]
+	mi := &file_fsm_logpb_log_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2361,7 +2463,7 @@ func (x *SettingPut) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettingPut.ProtoReflect.Descriptor instead.
 func (*SettingPut) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{29}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SettingPut) GetKey() string {
@@ -2388,7 +2490,7 @@ type SessionEnd struct {
 
 func (x *SessionEnd) Reset() {
 	*x = SessionEnd{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[30]
+	mi := &file_fsm_logpb_log_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2400,7 +2502,7 @@ func (x *SessionEnd) String() string {
 func (*SessionEnd) ProtoMessage() {}
 
 func (x *SessionEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[30]
+	mi := &file_fsm_logpb_log_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2413,7 +2515,7 @@ func (x *SessionEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionEnd.ProtoReflect.Descriptor instead.
 func (*SessionEnd) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{30}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *SessionEnd) GetClient() string {
@@ -2421,6 +2523,141 @@ func (x *SessionEnd) GetClient() string {
 		return x.Client
 	}
 	return ""
+}
+
+// Trim gives up the oldest messages of queues that are over a limit. The leader
+// proposes it; apply moves cursors and nothing else, so that every node gives up
+// the same.
+type Trim struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which limit: 1 messages of a session, 2 bytes of a session, 3 age, 4 messages
+	// in all, 5 bytes in all.
+	Reason   uint32         `protobuf:"varint,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	Sessions []*SessionTrim `protobuf:"bytes,2,rep,name=sessions,proto3" json:"sessions,omitempty"`
+	// If not 0: every session, as if it were in sessions with this position.
+	All           uint64 `protobuf:"varint,3,opt,name=all,proto3" json:"all,omitempty"`
+	Dropped       uint64 `protobuf:"varint,4,opt,name=dropped,proto3" json:"dropped,omitempty"` // messages given up, as the leader counted them
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Trim) Reset() {
+	*x = Trim{}
+	mi := &file_fsm_logpb_log_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Trim) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Trim) ProtoMessage() {}
+
+func (x *Trim) ProtoReflect() protoreflect.Message {
+	mi := &file_fsm_logpb_log_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Trim.ProtoReflect.Descriptor instead.
+func (*Trim) Descriptor() ([]byte, []int) {
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *Trim) GetReason() uint32 {
+	if x != nil {
+		return x.Reason
+	}
+	return 0
+}
+
+func (x *Trim) GetSessions() []*SessionTrim {
+	if x != nil {
+		return x.Sessions
+	}
+	return nil
+}
+
+func (x *Trim) GetAll() uint64 {
+	if x != nil {
+		return x.All
+	}
+	return 0
+}
+
+func (x *Trim) GetDropped() uint64 {
+	if x != nil {
+		return x.Dropped
+	}
+	return 0
+}
+
+type SessionTrim struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Client      string                 `protobuf:"bytes,1,opt,name=client,proto3" json:"client,omitempty"`
+	Incarnation uint64                 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// Everything owed at or before this position is given up.
+	To            uint64 `protobuf:"varint,3,opt,name=to,proto3" json:"to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SessionTrim) Reset() {
+	*x = SessionTrim{}
+	mi := &file_fsm_logpb_log_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SessionTrim) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SessionTrim) ProtoMessage() {}
+
+func (x *SessionTrim) ProtoReflect() protoreflect.Message {
+	mi := &file_fsm_logpb_log_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SessionTrim.ProtoReflect.Descriptor instead.
+func (*SessionTrim) Descriptor() ([]byte, []int) {
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *SessionTrim) GetClient() string {
+	if x != nil {
+		return x.Client
+	}
+	return ""
+}
+
+func (x *SessionTrim) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *SessionTrim) GetTo() uint64 {
+	if x != nil {
+		return x.To
+	}
+	return 0
 }
 
 type Message struct {
@@ -2441,7 +2678,7 @@ type Message struct {
 
 func (x *Message) Reset() {
 	*x = Message{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[31]
+	mi := &file_fsm_logpb_log_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2453,7 +2690,7 @@ func (x *Message) String() string {
 func (*Message) ProtoMessage() {}
 
 func (x *Message) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[31]
+	mi := &file_fsm_logpb_log_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2466,7 +2703,7 @@ func (x *Message) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Message.ProtoReflect.Descriptor instead.
 func (*Message) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{31}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Message) GetTopic() string {
@@ -2558,7 +2795,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[32]
+	mi := &file_fsm_logpb_log_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2570,7 +2807,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[32]
+	mi := &file_fsm_logpb_log_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2583,7 +2820,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{32}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Session) GetClient() string {
@@ -2710,13 +2947,14 @@ type SessionSubscription struct {
 	Subscription  *Subscription          `protobuf:"bytes,1,opt,name=subscription,proto3" json:"subscription,omitempty"`
 	FilterId      uint64                 `protobuf:"varint,2,opt,name=filter_id,json=filterId,proto3" json:"filter_id,omitempty"`
 	Since         uint64                 `protobuf:"varint,3,opt,name=since,proto3" json:"since,omitempty"` // position from which it is active
+	Replay        *Replay                `protobuf:"bytes,4,opt,name=replay,proto3" json:"replay,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SessionSubscription) Reset() {
 	*x = SessionSubscription{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[33]
+	mi := &file_fsm_logpb_log_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2728,7 +2966,7 @@ func (x *SessionSubscription) String() string {
 func (*SessionSubscription) ProtoMessage() {}
 
 func (x *SessionSubscription) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[33]
+	mi := &file_fsm_logpb_log_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2741,7 +2979,7 @@ func (x *SessionSubscription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionSubscription.ProtoReflect.Descriptor instead.
 func (*SessionSubscription) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{33}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *SessionSubscription) GetSubscription() *Subscription {
@@ -2765,6 +3003,69 @@ func (x *SessionSubscription) GetSince() uint64 {
 	return 0
 }
 
+func (x *SessionSubscription) GetReplay() *Replay {
+	if x != nil {
+		return x.Replay
+	}
+	return nil
+}
+
+// Replay is what a subscription of QoS 1 or 2 is still owed of the retained
+// messages that were there when it was made: those at or before a position whose
+// topics come after a key, in the order of keys. The node that serves the session
+// sends them from where the last one was acknowledged.
+type Replay struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	At            uint64                 `protobuf:"varint,1,opt,name=at,proto3" json:"at,omitempty"`
+	After         []byte                 `protobuf:"bytes,2,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Replay) Reset() {
+	*x = Replay{}
+	mi := &file_fsm_logpb_log_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Replay) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Replay) ProtoMessage() {}
+
+func (x *Replay) ProtoReflect() protoreflect.Message {
+	mi := &file_fsm_logpb_log_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Replay.ProtoReflect.Descriptor instead.
+func (*Replay) Descriptor() ([]byte, []int) {
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *Replay) GetAt() uint64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
+func (x *Replay) GetAfter() []byte {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
 type User struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -2778,7 +3079,7 @@ type User struct {
 
 func (x *User) Reset() {
 	*x = User{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[34]
+	mi := &file_fsm_logpb_log_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2790,7 +3091,7 @@ func (x *User) String() string {
 func (*User) ProtoMessage() {}
 
 func (x *User) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[34]
+	mi := &file_fsm_logpb_log_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2803,7 +3104,7 @@ func (x *User) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use User.ProtoReflect.Descriptor instead.
 func (*User) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{34}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *User) GetName() string {
@@ -2851,7 +3152,7 @@ type Acl struct {
 
 func (x *Acl) Reset() {
 	*x = Acl{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[35]
+	mi := &file_fsm_logpb_log_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2863,7 +3164,7 @@ func (x *Acl) String() string {
 func (*Acl) ProtoMessage() {}
 
 func (x *Acl) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[35]
+	mi := &file_fsm_logpb_log_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2876,7 +3177,7 @@ func (x *Acl) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Acl.ProtoReflect.Descriptor instead.
 func (*Acl) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{35}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Acl) GetSubject() string {
@@ -2907,7 +3208,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[36]
+	mi := &file_fsm_logpb_log_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2919,7 +3220,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[36]
+	mi := &file_fsm_logpb_log_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2932,7 +3233,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{36}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Token) GetId() string {
@@ -2995,7 +3296,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[37]
+	mi := &file_fsm_logpb_log_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3007,7 +3308,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[37]
+	mi := &file_fsm_logpb_log_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3020,7 +3321,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{37}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Member) GetNode() string {
@@ -3107,7 +3408,7 @@ type Cert struct {
 
 func (x *Cert) Reset() {
 	*x = Cert{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[38]
+	mi := &file_fsm_logpb_log_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3119,7 +3420,7 @@ func (x *Cert) String() string {
 func (*Cert) ProtoMessage() {}
 
 func (x *Cert) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[38]
+	mi := &file_fsm_logpb_log_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3132,7 +3433,7 @@ func (x *Cert) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cert.ProtoReflect.Descriptor instead.
 func (*Cert) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{38}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Cert) GetSerial() string {
@@ -3203,7 +3504,7 @@ const file_fsm_logpb_log_proto_rawDesc = "" +
 	"\aversion\x18\x05 \x01(\tR\aversion\"@\n" +
 	"\bNodeDown\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12 \n" +
-	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\"\xf9\b\n" +
+	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\"\xa7\t\n" +
 	"\x04Item\x125\n" +
 	"\apublish\x18\x01 \x01(\v2\x19.mqcluster.log.v1.PublishH\x00R\apublish\x12/\n" +
 	"\x05claim\x18\x02 \x01(\v2\x17.mqcluster.log.v1.ClaimH\x00R\x05claim\x125\n" +
@@ -3228,7 +3529,8 @@ const file_fsm_logpb_log_proto_rawDesc = "" +
 	"\vsetting_put\x18\x1d \x01(\v2\x1c.mqcluster.log.v1.SettingPutH\x00R\n" +
 	"settingPut\x12?\n" +
 	"\vsession_end\x18\x1e \x01(\v2\x1c.mqcluster.log.v1.SessionEndH\x00R\n" +
-	"sessionEndB\x06\n" +
+	"sessionEnd\x12,\n" +
+	"\x04trim\x18\x1f \x01(\v2\x16.mqcluster.log.v1.TrimH\x00R\x04trimB\x06\n" +
 	"\x04kind\"\xf6\x01\n" +
 	"\aPublish\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12\x14\n" +
@@ -3262,7 +3564,7 @@ const file_fsm_logpb_log_proto_rawDesc = "" +
 	"\x06expiry\x18\x04 \x01(\rR\x06expiry\x12\x1a\n" +
 	"\bprotocol\x18\x05 \x01(\rR\bprotocol\x12*\n" +
 	"\x04will\x18\x06 \x01(\v2\x16.mqcluster.log.v1.WillR\x04will\x12\x18\n" +
-	"\aaddress\x18\a \x01(\tR\aaddress\"\xd9\x01\n" +
+	"\aaddress\x18\a \x01(\tR\aaddress\"\x91\x02\n" +
 	"\aRelease\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x12\n" +
@@ -3270,7 +3572,8 @@ const file_fsm_logpb_log_proto_rawDesc = "" +
 	"\x06expiry\x18\x04 \x01(\rH\x00R\x06expiry\x88\x01\x01\x12\x16\n" +
 	"\x06cursor\x18\x05 \x01(\x04R\x06cursor\x126\n" +
 	"\binflight\x18\x06 \x03(\v2\x1a.mqcluster.log.v1.InflightR\binflight\x12\x14\n" +
-	"\x05grace\x18\a \x01(\rR\x05graceB\t\n" +
+	"\x05grace\x18\a \x01(\rR\x05grace\x126\n" +
+	"\breplayed\x18\b \x03(\v2\x1a.mqcluster.log.v1.ReplayedR\breplayedB\t\n" +
 	"\a_expiry\"9\n" +
 	"\bInflight\x12\x10\n" +
 	"\x03pos\x18\x01 \x01(\x04R\x03pos\x12\x1b\n" +
@@ -3291,11 +3594,17 @@ const file_fsm_logpb_log_proto_rawDesc = "" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x18\n" +
 	"\afilters\x18\x03 \x03(\tR\afilters\"I\n" +
 	"\bProgress\x12=\n" +
-	"\bsessions\x18\x01 \x03(\v2!.mqcluster.log.v1.SessionProgressR\bsessions\"W\n" +
+	"\bsessions\x18\x01 \x03(\v2!.mqcluster.log.v1.SessionProgressR\bsessions\"\x8f\x01\n" +
 	"\x0fSessionProgress\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x16\n" +
-	"\x06cursor\x18\x03 \x01(\x04R\x06cursor\"P\n" +
+	"\x06cursor\x18\x03 \x01(\x04R\x06cursor\x126\n" +
+	"\breplayed\x18\x04 \x03(\v2\x1a.mqcluster.log.v1.ReplayedR\breplayed\"\\\n" +
+	"\bReplayed\x12\x16\n" +
+	"\x06filter\x18\x01 \x01(\tR\x06filter\x12\x0e\n" +
+	"\x02at\x18\x02 \x01(\x04R\x02at\x12\x14\n" +
+	"\x05after\x18\x03 \x01(\fR\x05after\x12\x12\n" +
+	"\x04done\x18\x04 \x01(\bR\x04done\"P\n" +
 	"\x03Rel\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x1b\n" +
@@ -3365,7 +3674,16 @@ const file_fsm_logpb_log_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value\"$\n" +
 	"\n" +
 	"SessionEnd\x12\x16\n" +
-	"\x06client\x18\x01 \x01(\tR\x06client\"\xf0\x01\n" +
+	"\x06client\x18\x01 \x01(\tR\x06client\"\x85\x01\n" +
+	"\x04Trim\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\rR\x06reason\x129\n" +
+	"\bsessions\x18\x02 \x03(\v2\x1d.mqcluster.log.v1.SessionTrimR\bsessions\x12\x10\n" +
+	"\x03all\x18\x03 \x01(\x04R\x03all\x12\x18\n" +
+	"\adropped\x18\x04 \x01(\x04R\adropped\"W\n" +
+	"\vSessionTrim\x12\x16\n" +
+	"\x06client\x18\x01 \x01(\tR\x06client\x12 \n" +
+	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x0e\n" +
+	"\x02to\x18\x03 \x01(\x04R\x02to\"\xf0\x01\n" +
 	"\aMessage\x12\x14\n" +
 	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x18\n" +
 	"\apayload\x18\x02 \x01(\fR\apayload\x12\x1e\n" +
@@ -3398,11 +3716,15 @@ const file_fsm_logpb_log_proto_rawDesc = "" +
 	"\bprotocol\x18\x0e \x01(\rR\bprotocol\x12\x18\n" +
 	"\aaddress\x18\x0f \x01(\tR\aaddress\x12\x18\n" +
 	"\ahorizon\x18\x10 \x01(\x04R\ahorizon\x12\x14\n" +
-	"\x05since\x18\x11 \x01(\x03R\x05since\"\x8c\x01\n" +
+	"\x05since\x18\x11 \x01(\x03R\x05since\"\xbe\x01\n" +
 	"\x13SessionSubscription\x12B\n" +
 	"\fsubscription\x18\x01 \x01(\v2\x1e.mqcluster.log.v1.SubscriptionR\fsubscription\x12\x1b\n" +
 	"\tfilter_id\x18\x02 \x01(\x04R\bfilterId\x12\x14\n" +
-	"\x05since\x18\x03 \x01(\x04R\x05since\"z\n" +
+	"\x05since\x18\x03 \x01(\x04R\x05since\x120\n" +
+	"\x06replay\x18\x04 \x01(\v2\x18.mqcluster.log.v1.ReplayR\x06replay\".\n" +
+	"\x06Replay\x12\x0e\n" +
+	"\x02at\x18\x01 \x01(\x04R\x02at\x12\x14\n" +
+	"\x05after\x18\x02 \x01(\fR\x05after\"z\n" +
 	"\x04User\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\tR\x04hash\x12\x1a\n" +
@@ -3455,7 +3777,7 @@ func file_fsm_logpb_log_proto_rawDescGZIP() []byte {
 	return file_fsm_logpb_log_proto_rawDescData
 }
 
-var file_fsm_logpb_log_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_fsm_logpb_log_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_fsm_logpb_log_proto_goTypes = []any{
 	(*Entry)(nil),               // 0: mqcluster.log.v1.Entry
 	(*Pack)(nil),                // 1: mqcluster.log.v1.Pack
@@ -3473,29 +3795,33 @@ var file_fsm_logpb_log_proto_goTypes = []any{
 	(*Unsubscribe)(nil),         // 13: mqcluster.log.v1.Unsubscribe
 	(*Progress)(nil),            // 14: mqcluster.log.v1.Progress
 	(*SessionProgress)(nil),     // 15: mqcluster.log.v1.SessionProgress
-	(*Rel)(nil),                 // 16: mqcluster.log.v1.Rel
-	(*Outbound)(nil),            // 17: mqcluster.log.v1.Outbound
-	(*Out)(nil),                 // 18: mqcluster.log.v1.Out
-	(*UserPut)(nil),             // 19: mqcluster.log.v1.UserPut
-	(*UserRemove)(nil),          // 20: mqcluster.log.v1.UserRemove
-	(*Rule)(nil),                // 21: mqcluster.log.v1.Rule
-	(*AclPut)(nil),              // 22: mqcluster.log.v1.AclPut
-	(*TokenPut)(nil),            // 23: mqcluster.log.v1.TokenPut
-	(*TokenSpend)(nil),          // 24: mqcluster.log.v1.TokenSpend
-	(*TokenRevoke)(nil),         // 25: mqcluster.log.v1.TokenRevoke
-	(*MemberPut)(nil),           // 26: mqcluster.log.v1.MemberPut
-	(*MemberRemove)(nil),        // 27: mqcluster.log.v1.MemberRemove
-	(*CertPut)(nil),             // 28: mqcluster.log.v1.CertPut
-	(*SettingPut)(nil),          // 29: mqcluster.log.v1.SettingPut
-	(*SessionEnd)(nil),          // 30: mqcluster.log.v1.SessionEnd
-	(*Message)(nil),             // 31: mqcluster.log.v1.Message
-	(*Session)(nil),             // 32: mqcluster.log.v1.Session
-	(*SessionSubscription)(nil), // 33: mqcluster.log.v1.SessionSubscription
-	(*User)(nil),                // 34: mqcluster.log.v1.User
-	(*Acl)(nil),                 // 35: mqcluster.log.v1.Acl
-	(*Token)(nil),               // 36: mqcluster.log.v1.Token
-	(*Member)(nil),              // 37: mqcluster.log.v1.Member
-	(*Cert)(nil),                // 38: mqcluster.log.v1.Cert
+	(*Replayed)(nil),            // 16: mqcluster.log.v1.Replayed
+	(*Rel)(nil),                 // 17: mqcluster.log.v1.Rel
+	(*Outbound)(nil),            // 18: mqcluster.log.v1.Outbound
+	(*Out)(nil),                 // 19: mqcluster.log.v1.Out
+	(*UserPut)(nil),             // 20: mqcluster.log.v1.UserPut
+	(*UserRemove)(nil),          // 21: mqcluster.log.v1.UserRemove
+	(*Rule)(nil),                // 22: mqcluster.log.v1.Rule
+	(*AclPut)(nil),              // 23: mqcluster.log.v1.AclPut
+	(*TokenPut)(nil),            // 24: mqcluster.log.v1.TokenPut
+	(*TokenSpend)(nil),          // 25: mqcluster.log.v1.TokenSpend
+	(*TokenRevoke)(nil),         // 26: mqcluster.log.v1.TokenRevoke
+	(*MemberPut)(nil),           // 27: mqcluster.log.v1.MemberPut
+	(*MemberRemove)(nil),        // 28: mqcluster.log.v1.MemberRemove
+	(*CertPut)(nil),             // 29: mqcluster.log.v1.CertPut
+	(*SettingPut)(nil),          // 30: mqcluster.log.v1.SettingPut
+	(*SessionEnd)(nil),          // 31: mqcluster.log.v1.SessionEnd
+	(*Trim)(nil),                // 32: mqcluster.log.v1.Trim
+	(*SessionTrim)(nil),         // 33: mqcluster.log.v1.SessionTrim
+	(*Message)(nil),             // 34: mqcluster.log.v1.Message
+	(*Session)(nil),             // 35: mqcluster.log.v1.Session
+	(*SessionSubscription)(nil), // 36: mqcluster.log.v1.SessionSubscription
+	(*Replay)(nil),              // 37: mqcluster.log.v1.Replay
+	(*User)(nil),                // 38: mqcluster.log.v1.User
+	(*Acl)(nil),                 // 39: mqcluster.log.v1.Acl
+	(*Token)(nil),               // 40: mqcluster.log.v1.Token
+	(*Member)(nil),              // 41: mqcluster.log.v1.Member
+	(*Cert)(nil),                // 42: mqcluster.log.v1.Cert
 }
 var file_fsm_logpb_log_proto_depIdxs = []int32{
 	1,  // 0: mqcluster.log.v1.Entry.pack:type_name -> mqcluster.log.v1.Pack
@@ -3509,36 +3835,41 @@ var file_fsm_logpb_log_proto_depIdxs = []int32{
 	12, // 8: mqcluster.log.v1.Item.subscribe:type_name -> mqcluster.log.v1.Subscribe
 	13, // 9: mqcluster.log.v1.Item.unsubscribe:type_name -> mqcluster.log.v1.Unsubscribe
 	14, // 10: mqcluster.log.v1.Item.progress:type_name -> mqcluster.log.v1.Progress
-	16, // 11: mqcluster.log.v1.Item.rel:type_name -> mqcluster.log.v1.Rel
-	17, // 12: mqcluster.log.v1.Item.outbound:type_name -> mqcluster.log.v1.Outbound
-	19, // 13: mqcluster.log.v1.Item.user_put:type_name -> mqcluster.log.v1.UserPut
-	20, // 14: mqcluster.log.v1.Item.user_remove:type_name -> mqcluster.log.v1.UserRemove
-	22, // 15: mqcluster.log.v1.Item.acl_put:type_name -> mqcluster.log.v1.AclPut
-	23, // 16: mqcluster.log.v1.Item.token_put:type_name -> mqcluster.log.v1.TokenPut
-	24, // 17: mqcluster.log.v1.Item.token_spend:type_name -> mqcluster.log.v1.TokenSpend
-	25, // 18: mqcluster.log.v1.Item.token_revoke:type_name -> mqcluster.log.v1.TokenRevoke
-	26, // 19: mqcluster.log.v1.Item.member_put:type_name -> mqcluster.log.v1.MemberPut
-	27, // 20: mqcluster.log.v1.Item.member_remove:type_name -> mqcluster.log.v1.MemberRemove
-	28, // 21: mqcluster.log.v1.Item.cert_put:type_name -> mqcluster.log.v1.CertPut
-	29, // 22: mqcluster.log.v1.Item.setting_put:type_name -> mqcluster.log.v1.SettingPut
-	30, // 23: mqcluster.log.v1.Item.session_end:type_name -> mqcluster.log.v1.SessionEnd
-	7,  // 24: mqcluster.log.v1.Claim.will:type_name -> mqcluster.log.v1.Will
-	10, // 25: mqcluster.log.v1.Release.inflight:type_name -> mqcluster.log.v1.Inflight
-	11, // 26: mqcluster.log.v1.Subscribe.subscriptions:type_name -> mqcluster.log.v1.Subscription
-	15, // 27: mqcluster.log.v1.Progress.sessions:type_name -> mqcluster.log.v1.SessionProgress
-	18, // 28: mqcluster.log.v1.Outbound.marks:type_name -> mqcluster.log.v1.Out
-	31, // 29: mqcluster.log.v1.Out.message:type_name -> mqcluster.log.v1.Message
-	21, // 30: mqcluster.log.v1.AclPut.rules:type_name -> mqcluster.log.v1.Rule
-	7,  // 31: mqcluster.log.v1.Session.will:type_name -> mqcluster.log.v1.Will
-	33, // 32: mqcluster.log.v1.Session.subscriptions:type_name -> mqcluster.log.v1.SessionSubscription
-	10, // 33: mqcluster.log.v1.Session.inflight:type_name -> mqcluster.log.v1.Inflight
-	11, // 34: mqcluster.log.v1.SessionSubscription.subscription:type_name -> mqcluster.log.v1.Subscription
-	21, // 35: mqcluster.log.v1.Acl.rules:type_name -> mqcluster.log.v1.Rule
-	36, // [36:36] is the sub-list for method output_type
-	36, // [36:36] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	17, // 11: mqcluster.log.v1.Item.rel:type_name -> mqcluster.log.v1.Rel
+	18, // 12: mqcluster.log.v1.Item.outbound:type_name -> mqcluster.log.v1.Outbound
+	20, // 13: mqcluster.log.v1.Item.user_put:type_name -> mqcluster.log.v1.UserPut
+	21, // 14: mqcluster.log.v1.Item.user_remove:type_name -> mqcluster.log.v1.UserRemove
+	23, // 15: mqcluster.log.v1.Item.acl_put:type_name -> mqcluster.log.v1.AclPut
+	24, // 16: mqcluster.log.v1.Item.token_put:type_name -> mqcluster.log.v1.TokenPut
+	25, // 17: mqcluster.log.v1.Item.token_spend:type_name -> mqcluster.log.v1.TokenSpend
+	26, // 18: mqcluster.log.v1.Item.token_revoke:type_name -> mqcluster.log.v1.TokenRevoke
+	27, // 19: mqcluster.log.v1.Item.member_put:type_name -> mqcluster.log.v1.MemberPut
+	28, // 20: mqcluster.log.v1.Item.member_remove:type_name -> mqcluster.log.v1.MemberRemove
+	29, // 21: mqcluster.log.v1.Item.cert_put:type_name -> mqcluster.log.v1.CertPut
+	30, // 22: mqcluster.log.v1.Item.setting_put:type_name -> mqcluster.log.v1.SettingPut
+	31, // 23: mqcluster.log.v1.Item.session_end:type_name -> mqcluster.log.v1.SessionEnd
+	32, // 24: mqcluster.log.v1.Item.trim:type_name -> mqcluster.log.v1.Trim
+	7,  // 25: mqcluster.log.v1.Claim.will:type_name -> mqcluster.log.v1.Will
+	10, // 26: mqcluster.log.v1.Release.inflight:type_name -> mqcluster.log.v1.Inflight
+	16, // 27: mqcluster.log.v1.Release.replayed:type_name -> mqcluster.log.v1.Replayed
+	11, // 28: mqcluster.log.v1.Subscribe.subscriptions:type_name -> mqcluster.log.v1.Subscription
+	15, // 29: mqcluster.log.v1.Progress.sessions:type_name -> mqcluster.log.v1.SessionProgress
+	16, // 30: mqcluster.log.v1.SessionProgress.replayed:type_name -> mqcluster.log.v1.Replayed
+	19, // 31: mqcluster.log.v1.Outbound.marks:type_name -> mqcluster.log.v1.Out
+	34, // 32: mqcluster.log.v1.Out.message:type_name -> mqcluster.log.v1.Message
+	22, // 33: mqcluster.log.v1.AclPut.rules:type_name -> mqcluster.log.v1.Rule
+	33, // 34: mqcluster.log.v1.Trim.sessions:type_name -> mqcluster.log.v1.SessionTrim
+	7,  // 35: mqcluster.log.v1.Session.will:type_name -> mqcluster.log.v1.Will
+	36, // 36: mqcluster.log.v1.Session.subscriptions:type_name -> mqcluster.log.v1.SessionSubscription
+	10, // 37: mqcluster.log.v1.Session.inflight:type_name -> mqcluster.log.v1.Inflight
+	11, // 38: mqcluster.log.v1.SessionSubscription.subscription:type_name -> mqcluster.log.v1.Subscription
+	37, // 39: mqcluster.log.v1.SessionSubscription.replay:type_name -> mqcluster.log.v1.Replay
+	22, // 40: mqcluster.log.v1.Acl.rules:type_name -> mqcluster.log.v1.Rule
+	41, // [41:41] is the sub-list for method output_type
+	41, // [41:41] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_fsm_logpb_log_proto_init() }
@@ -3572,18 +3903,19 @@ func file_fsm_logpb_log_proto_init() {
 		(*Item_CertPut)(nil),
 		(*Item_SettingPut)(nil),
 		(*Item_SessionEnd)(nil),
+		(*Item_Trim)(nil),
 	}
 	file_fsm_logpb_log_proto_msgTypes[6].OneofWrappers = []any{}
 	file_fsm_logpb_log_proto_msgTypes[7].OneofWrappers = []any{}
 	file_fsm_logpb_log_proto_msgTypes[9].OneofWrappers = []any{}
-	file_fsm_logpb_log_proto_msgTypes[19].OneofWrappers = []any{}
+	file_fsm_logpb_log_proto_msgTypes[20].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fsm_logpb_log_proto_rawDesc), len(file_fsm_logpb_log_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   39,
+			NumMessages:   43,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
