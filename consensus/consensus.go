@@ -151,6 +151,10 @@ type Deps struct {
 	// OnSecrets gets what the leader hands down (see SetSecrets) whenever it
 	// changes. It must not block.
 	OnSecrets func([]byte)
+	// Storage replaces the files in Config.Dir, and Now the monotonic clock that
+	// leases count by. They are for simulations; nil means the real ones.
+	Storage *Storage
+	Now     func() time.Duration
 }
 
 // Consensus is this node's part of the raft group.
@@ -203,8 +207,11 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*Consensus, error) {
 	if deps.Logger == nil {
 		deps.Logger = slog.New(slog.DiscardHandler)
 	}
+	if deps.Now == nil {
+		deps.Now = boottime
+	}
 	c := &Consensus{
-		cfg: cfg, deps: deps, log: deps.Logger, now: boottime,
+		cfg: cfg, deps: deps, log: deps.Logger, now: deps.Now,
 		nonce: rand.Text(), leaderCh: make(chan struct{}), notify: make(chan bool, 16),
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())

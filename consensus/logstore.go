@@ -2,6 +2,7 @@ package consensus
 
 import (
 	"fmt"
+	"io"
 	"path/filepath"
 	"sync/atomic"
 	"time"
@@ -11,6 +12,21 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.etcd.io/bbolt"
 )
+
+// LogStore holds the log and the vote. What a write of it returned for survives a
+// loss of power.
+type LogStore interface {
+	raft.LogStore
+	raft.StableStore
+	io.Closer
+}
+
+// Storage is what a node keeps of raft. Simulations bring one that loses what was
+// not synced.
+type Storage struct {
+	Log       LogStore
+	Snapshots raft.SnapshotStore
+}
 
 // openBolt opens raft.db. Every write of it is synced before it returns.
 func openBolt(dir string) (*raftboltdb.BoltStore, error) {
@@ -38,7 +54,7 @@ func openBolt(dir string) (*raftboltdb.BoltStore, error) {
 // and raft (issue #503) would stay a leader that commits nothing. Where Fatal
 // returns, as it does in tests, every later write fails.
 type guardedStore struct {
-	*raftboltdb.BoltStore
+	LogStore
 	deadline time.Duration
 	fatal    func(error)
 	latency  prometheus.Observer
@@ -50,19 +66,19 @@ func (s *guardedStore) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.
 
 func (s *guardedStore) StoreLogs(logs []*raft.Log) error {
 	defer s.storing()()
-	return s.write("append to the log", func() error { return s.BoltStore.StoreLogs(logs) })
+	return s.write("append to the log", func() error { return s.LogStore.StoreLogs(logs) })
 }
 
 func (s *guardedStore) DeleteRange(first, last uint64) error {
-	return s.write("truncate the log", func() error { return s.BoltStore.DeleteRange(first, last) })
+	return s.write("truncate the log", func() error { return s.LogStore.DeleteRange(first, last) })
 }
 
 func (s *guardedStore) Set(k, v []byte) error {
-	return s.write("store the vote", func() error { return s.BoltStore.Set(k, v) })
+	return s.write("store the vote", func() error { return s.LogStore.Set(k, v) })
 }
 
 func (s *guardedStore) SetUint64(k []byte, v uint64) error {
-	return s.write("store the term", func() error { return s.BoltStore.SetUint64(k, v) })
+	return s.write("store the term", func() error { return s.LogStore.SetUint64(k, v) })
 }
 
 func (s *guardedStore) write(what string, f func() error) error {

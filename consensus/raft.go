@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 )
 
@@ -65,32 +66,26 @@ const logCacheEntries = 512
 // openRaft opens stores, transport and raft itself. On error it leaves nothing
 // open.
 func (c *Consensus) openRaft(ctx context.Context) (err error) {
-	if err := os.MkdirAll(c.cfg.Dir, 0o700); err != nil {
-		return fmt.Errorf("create the raft directory: %w", err)
-	}
-	db, err := openBolt(c.cfg.Dir)
+	rc := raftConfig(&c.cfg)
+	rc.Logger = hclogTo(c.log)
+	rc.NotifyCh = c.notify
+	storage, err := c.openStorage(rc.Logger)
 	if err != nil {
 		return err
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, db.Close())
+			err = errors.Join(err, storage.Log.Close())
 		}
 	}()
+	c.snaps = storage.Snapshots
 	c.store = &guardedStore{
-		BoltStore: db, deadline: c.cfg.StoreDeadline, fatal: c.deps.Fatal, latency: c.metrics.store,
+		LogStore: storage.Log, deadline: c.cfg.StoreDeadline, fatal: c.deps.Fatal, latency: c.metrics.store,
 		storing: func() func() { return c.trans.begin() },
 	}
 	logs, err := raft.NewLogCache(logCacheEntries, c.store)
 	if err != nil {
 		return fmt.Errorf("open the log cache: %w", err)
-	}
-	rc := raftConfig(&c.cfg)
-	rc.Logger = hclogTo(c.log)
-	rc.NotifyCh = c.notify
-	c.snaps, err = raft.NewFileSnapshotStoreWithLogger(c.cfg.Dir, 2, rc.Logger)
-	if err != nil {
-		return fmt.Errorf("open the snapshots: %w", err)
 	}
 	if err := c.restoreNewest(ctx); err != nil {
 		return err
@@ -114,6 +109,26 @@ func (c *Consensus) openRaft(ctx context.Context) (err error) {
 		}
 	}
 	return nil
+}
+
+// openStorage opens raft.db and the snapshots in the directory, unless the storage
+// was given.
+func (c *Consensus) openStorage(logger hclog.Logger) (*Storage, error) {
+	if c.deps.Storage != nil {
+		return c.deps.Storage, nil
+	}
+	if err := os.MkdirAll(c.cfg.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("create the raft directory: %w", err)
+	}
+	db, err := openBolt(c.cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	snaps, err := raft.NewFileSnapshotStoreWithLogger(c.cfg.Dir, 2, logger)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open the snapshots: %w", err), db.Close())
+	}
+	return &Storage{Log: db, Snapshots: snaps}, nil
 }
 
 // restoreNewest brings a state that is older than the newest snapshot up to it:
