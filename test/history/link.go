@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"net"
 	"strings"
 	"sync"
 	"time"
@@ -25,6 +26,20 @@ type Endpoint struct {
 	// Timeout is how long a broker may take to answer a CONNECT, SUBSCRIBE or
 	// PINGREQ before the connection counts as lost; 0 means 5 s.
 	Timeout time.Duration
+	// Dial replaces TCP and TLS where the brokers are in this process.
+	Dial func(ctx context.Context, address string) (net.Conn, error)
+}
+
+// dial opens a connection to address.
+func (e Endpoint) dial(ctx context.Context, address string) (*rawmqtt.Client, error) {
+	if e.Dial == nil {
+		return rawmqtt.Dial(ctx, address, e.TLS, e.Version)
+	}
+	conn, err := e.Dial(ctx, address)
+	if err != nil {
+		return nil, err
+	}
+	return rawmqtt.New(conn, e.Version), nil
 }
 
 // pingEvery is how often recorded clients look whether the broker is there.
@@ -93,7 +108,7 @@ func (c *client) try(ctx context.Context) (present bool, err error) {
 	c.attempt++
 	ctx, cancel := context.WithTimeout(ctx, c.at.Timeout)
 	defer cancel()
-	raw, err := rawmqtt.Dial(ctx, addr, c.at.TLS, c.at.Version)
+	raw, err := c.at.dial(ctx, addr)
 	if err != nil {
 		return false, err
 	}
