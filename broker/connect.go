@@ -278,7 +278,7 @@ func (c *client) resumeFrom(cl *fsm.Claimed) {
 		o.taken[f.PacketID] = struct{}{}
 	}
 	for _, out := range cl.Outbound {
-		owed := out.Message == nil
+		owed := !out.Pos.Retained()
 		switch {
 		case out.State == session.OutReceived:
 			o.fly(out.PacketID, flight{pos: out.Pos, qos: 2, received: true, owed: owed, logged: true})

@@ -169,10 +169,9 @@ func (c *client) take(pos session.Pos) {
 }
 
 // keep tells whether the log can hold the state of a retained message at pos: it
-// has one for each position. A second copy, or one of a message that is on its
-// way already, has its state in memory only.
+// has one for each. A second copy has its state in memory only.
 func (o *outgoing) keep(pos session.Pos) bool {
-	if _, ok := o.kept[pos]; ok || o.owed.has(pos) {
+	if _, ok := o.kept[pos]; ok {
 		return false
 	}
 	if o.kept == nil {

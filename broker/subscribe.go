@@ -256,7 +256,7 @@ func (c *client) feedOne(f *feed) {
 		if !r.wantsRetained() || c.feedSys(r) {
 			continue
 		}
-		err := f.view.Retained(r.Filter, f.at, func(pos session.Pos, m *session.Message) bool {
+		err := f.view.Retained(r.Filter, nil, f.at, func(pos session.Pos, m *session.Message) bool {
 			return c.feedMessage(pos, m, r)
 		})
 		if err != nil {
@@ -303,6 +303,7 @@ func (c *client) feedMessage(pos session.Pos, m *session.Message, r *request) bo
 		o.zero.push(piece{m: m, n: 1, ids: ids, retain: true})
 	} else {
 		o.queueBytes += m.Size()
+		pos = pos.OfRetained()
 		o.queue.push(message{m: m, pos: pos, ids: ids, qos: qos, retain: true, logged: qos == 2 && c.logged && o.keep(pos)})
 	}
 	c.wake()

@@ -71,7 +71,11 @@ func (a *applier) claimed(s *sess, present bool) *Claimed {
 	}
 	for _, n := range s.list() {
 		c.Subscriptions = append(c.Subscriptions, n.Subscription)
+		if r := n.replay; r != nil {
+			c.Replays = append(c.Replays, session.Replay{Subscription: n.Subscription, At: session.Pos(r.At), After: r.After})
+		}
 	}
+	slices.SortStableFunc(c.Replays, func(x, y session.Replay) int { return cmp.Compare(x.At, y.At) })
 	for _, o := range s.outs {
 		c.Outbound = append(c.Outbound, outOf(o))
 	}
@@ -106,6 +110,7 @@ func (a *applier) release(c *logpb.Release, r *Result) {
 		s.rec.Expiry = *c.Expiry
 	}
 	a.advance(s, session.Pos(c.Cursor))
+	a.replayed(s, c.Replayed)
 	s.rec.Inflight = c.Inflight
 	a.disconnected(s, disconnect{will: c.Will, grace: c.Grace})
 }
@@ -228,6 +233,7 @@ func (a *applier) progress(p *logpb.SessionProgress) {
 	var r Result
 	if s := a.held(p.Client, p.Epoch, &r); s != nil {
 		a.advance(s, session.Pos(p.Cursor))
+		a.replayed(s, p.Replayed)
 	}
 }
 
@@ -239,10 +245,9 @@ func (a *applier) advance(s *sess, to session.Pos) {
 	}
 	s.cursor = to
 	a.set(appendString(keyCursor, s.rec.Client), uint64Value(uint64(to)))
-	for p, o := range s.outs {
-		// One with its own copy of the message is not of the queue: a retained
-		// message on subscribe, which the cursor says nothing about.
-		if p <= to && (o.Message == nil || session.OutState(o.State) == session.OutDone) {
+	for p := range s.outs {
+		// Of retained messages the cursor says nothing; their keys are beyond it.
+		if p <= to {
 			delete(s.outs, p)
 			a.del(outKey(s.rec.Client, p))
 		}
@@ -277,20 +282,14 @@ func (a *applier) outbound(c *logpb.Outbound, r *Result) {
 	}
 	for _, m := range c.Marks {
 		p := session.Pos(m.Pos)
-		old := s.outs[p]
-		own := m.Message != nil || (old != nil && old.Message != nil)
-		if session.OutState(m.State) == session.OutDone && (own || p <= s.cursor) {
+		if p.Retained() {
+			a.outRetained(s, m)
+			continue
+		}
+		if session.OutState(m.State) == session.OutDone && p <= s.cursor {
 			delete(s.outs, p)
 			a.del(outKey(c.Client, p))
 			continue
-		}
-		if own && m.Message == nil {
-			// Once the client has it only the fact that it is no message of the
-			// queue is needed.
-			m.Message = old.Message
-			if session.OutState(m.State) != session.OutSent {
-				m.Message = &logpb.Message{}
-			}
 		}
 		if s.outs == nil {
 			s.outs = map[session.Pos]*logpb.Out{}

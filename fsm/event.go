@@ -52,6 +52,7 @@ type Claimed struct {
 	// (the session outlives the connection, or has some there already).
 	Logged        bool
 	Subscriptions []session.Subscription
+	Replays       []session.Replay // by position and filter
 	// Cursor: everything owed at or before it was acknowledged. Horizon:
 	// everything at or before it may have been sent before (DUP).
 	Cursor, Horizon session.Pos
@@ -140,7 +141,9 @@ type View interface {
 	// this session is 0 are left out. It reads the store and may block on it.
 	Queue(dst []Queued, client string, after session.Pos, limit int) ([]Queued, error)
 	// Retained calls yield for each retained message whose topic matches filter
-	// and whose position is at or before upTo, until yield returns false.
-	Retained(filter string, upTo session.Pos, yield func(session.Pos, *session.Message) bool) error
+	// and whose position is at or before upTo, in the order of the topics' keys
+	// (routing.AppendTopicKey) and from the first that is greater than after,
+	// until yield returns false.
+	Retained(filter string, after []byte, upTo session.Pos, yield func(session.Pos, *session.Message) bool) error
 	Close() error
 }

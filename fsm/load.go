@@ -144,7 +144,7 @@ func (st *state) loadSubscriptions(db *pebble.DB) error {
 		if s == nil {
 			return
 		}
-		n := &sub{Subscription: subscriptionOf(r.Subscription), since: session.Pos(r.Since)}
+		n := &sub{Subscription: subscriptionOf(r.Subscription), since: session.Pos(r.Since), replay: r.Replay}
 		n.filter = st.fresh(n.Filter, r.FilterId)
 		st.attach(s, n)
 	})

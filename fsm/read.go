@@ -71,13 +71,7 @@ func (s *Store) Session(client string) *logpb.Session {
 	rec := proto.CloneOf(o.rec)
 	rec.Cursor = uint64(o.cursor)
 	for _, n := range o.list() {
-		rec.Subscriptions = append(rec.Subscriptions, &logpb.SessionSubscription{
-			Subscription: &logpb.Subscription{
-				Filter: n.Filter, Qos: uint32(n.QoS), NoLocal: n.NoLocal,
-				RetainAsPublished: n.RetainAsPublished, RetainHandling: uint32(n.RetainHandling), Id: n.ID,
-			},
-			FilterId: n.filter.id, Since: uint64(n.since),
-		})
+		rec.Subscriptions = append(rec.Subscriptions, n.record())
 	}
 	return rec
 }

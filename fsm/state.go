@@ -142,6 +142,7 @@ type sub struct {
 	session.Subscription
 	filter *filter
 	since  session.Pos
+	replay *logpb.Replay // nil: no retained messages are owed; never changed in place
 }
 
 // filter is what postings are kept for: a distinct plain filter, or one

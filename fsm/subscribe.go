@@ -33,11 +33,17 @@ func (a *applier) subscribe(c *logpb.Subscribe, r *Result) {
 				a.set([]byte(metaFilter), uint64Value(a.lastFilter))
 			}
 		}
+		switch {
+		case n.QoS == 0 || n.filter.group != nil || s.rec.Expiry == 0:
+		case n.WantsRetained(old != nil):
+			n.replay = &logpb.Replay{At: uint64(r.Pos)}
+		case old != nil:
+			n.replay = old.replay
+		}
 		a.attach(s, n)
-		a.setProto(subscriptionKey(c.Client, n.Filter), &logpb.SessionSubscription{
-			Subscription: want, FilterId: n.filter.id, Since: uint64(n.since),
-		})
+		a.putSubscription(s, n)
 	}
+	a.forgetReplayed(s)
 }
 
 func (a *applier) unsubscribe(c *logpb.Unsubscribe, r *Result) {
@@ -56,6 +62,7 @@ func (a *applier) unsubscribe(c *logpb.Unsubscribe, r *Result) {
 		a.touched = append(a.touched, old.filter)
 		a.redistribute(s, []*sub{old}, true)
 	}
+	a.forgetReplayed(s)
 }
 
 // redistribute gives what s was chosen for by shared subscriptions, and did not

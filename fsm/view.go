@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"bytes"
 	"errors"
 	"slices"
 
@@ -104,13 +105,16 @@ func (v *view) Queue(dst []Queued, client string, after session.Pos, limit int) 
 }
 
 // Retained implements View, by seeks and not by a scan.
-func (v *view) Retained(filter string, upTo session.Pos, yield func(session.Pos, *session.Message) bool) error {
+func (v *view) Retained(filter string, after []byte, upTo session.Pos, yield func(session.Pos, *session.Message) bool) error {
 	it, err := v.snap.NewIter(&pebble.IterOptions{LowerBound: []byte{keyRetained}, UpperBound: []byte{keyRetained + 1}})
 	if err != nil {
 		return err
 	}
 	scan := routing.NewTopicScan(filter)
 	seek := append([]byte{keyRetained}, scan.Start()...)
+	if len(after) > 0 && bytes.Compare(after, seek[1:]) >= 0 {
+		seek = append(append(seek[:1], after...), 0) // the next possible key
+	}
 	for ok := it.SeekGE(seek); ok; {
 		match, next, done := scan.Next(it.Key()[1:])
 		if match {

@@ -22,6 +22,19 @@ func (p Pos) Index() uint64 { return uint64(p) >> posBits }
 // Item returns the number of the item in its entry.
 func (p Pos) Item() int { return int(p & (1<<posBits - 1)) }
 
+// retainedBit is above the 63 bits that a position in a log can have.
+const retainedBit Pos = 1 << 63
+
+// OfRetained returns the key of the delivery state of a retained message at p: the
+// session may be owed a queued message of the same position besides.
+func (p Pos) OfRetained() Pos { return p | retainedBit }
+
+// Retained tells whether p came from OfRetained.
+func (p Pos) Retained() bool { return p&retainedBit != 0 }
+
+// Message returns the position of the message itself.
+func (p Pos) Message() Pos { return p &^ retainedBit }
+
 // Never is the session expiry interval that means "does not expire",
 // in seconds [MQTT-3.1.2.11.2].
 const Never uint32 = math.MaxUint32
@@ -65,6 +78,24 @@ type Subscription struct {
 	ID uint32
 }
 
+// WantsRetained tells whether a SUBSCRIBE with this subscription is answered with
+// retained messages; existed says whether it replaced one of the same filter
+// [MQTT-3.3.1-9..11]. Shared subscriptions get none [MQTT-4.8.2].
+func (s *Subscription) WantsRetained(existed bool) bool {
+	return s.RetainHandling == 0 || s.RetainHandling == 1 && !existed
+}
+
+// Replay is what a subscription is still owed of the retained messages that were
+// there when it was made.
+type Replay struct {
+	Subscription Subscription
+	// At is where the subscription was made: what is newer comes by the queue.
+	At Pos
+	// After is the key (routing.AppendTopicKey) of the last topic whose message was
+	// acknowledged, with all before it; empty means none.
+	After []byte
+}
+
 // Will is the message that a session's connection leaves behind.
 type Will struct {
 	Message Message
@@ -90,6 +121,7 @@ const (
 
 // Out is an outgoing QoS 2 message that has a packet id.
 type Out struct {
+	// Pos is that of a queued message, or OfRetained.
 	Pos      Pos
 	PacketID uint16
 	State    OutState
@@ -100,6 +132,6 @@ type Out struct {
 // Inflight is an outgoing QoS 1 message that was sent and not acknowledged
 // when its connection ended in an orderly way.
 type Inflight struct {
-	Pos      Pos
+	Pos      Pos // as in Out
 	PacketID uint16
 }
