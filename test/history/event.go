@@ -17,22 +17,27 @@ type Kind string
 // before b's, and a is something that came and b something sent, then a really
 // happened before b.
 const (
-	ConnectSent      Kind = "connect sent"     // Clean, Expiry, Version, Node
+	ConnectSent      Kind = "connect sent"     // Clean, Expiry, Version, Node, Quota; a will: Message, Topic, QoS, Retain, Sum, Delay
 	Connected        Kind = "connected"        // Present
 	Refused          Kind = "refused"          // Reason of the CONNACK
 	SubscribeSent    Kind = "subscribe sent"   // Filter, QoS
 	Subscribed       Kind = "subscribed"       // Filter, QoS as granted, or Reason
 	UnsubscribeSent  Kind = "unsubscribe sent" // Filter
 	Unsubscribed     Kind = "unsubscribed"     // Filter
-	PublishSent      Kind = "publish sent"     // Message, Seq, Topic, QoS, PacketID, Dup, Retain, Sum
+	PublishSent      Kind = "publish sent"     // Message, Seq, Topic, QoS, PacketID, Dup, Retain, Sum, Clear, Due
 	PublishAcked     Kind = "publish acked"    // PUBACK or PUBREC: Message, Reason
 	PublishCompleted Kind = "publish completed"
 	PublishUnknown   Kind = "publish unknown" // given up: the session is gone
-	Received         Kind = "received"        // a PUBLISH: Message, Topic, QoS, PacketID, Dup, Retain, Sum
+	Received         Kind = "received"        // a PUBLISH: Message, Topic, QoS, PacketID, Dup, Retain, Sum, Clear
 	Released         Kind = "released"        // a PUBREL: PacketID
 	ReceiveAcked     Kind = "receive acked"   // PUBACK, PUBREC or PUBCOMP was written: PacketID, Message of a PUBLISH
-	Disconnected     Kind = "disconnected"    // by the client itself; Expiry as of then
+	Disconnected     Kind = "disconnected"    // by the client itself; Expiry as of then, Reason
 	Lost             Kind = "lost"            // by anything else; Reason of a DISCONNECT
+	Cut              Kind = "cut"             // by the client itself, without a DISCONNECT
+	// Missed: a publisher with a rate could not send as many messages as it was
+	// to: Seq is how many it has sent, Count how many more were due between Due and
+	// this event.
+	Missed Kind = "missed"
 	// Drained: whoever runs the test says that by now everything owed must have
 	// arrived. What a client did not receive before it counts as not delivered.
 	Drained Kind = "drained"
@@ -40,6 +45,29 @@ const (
 	Killed    Kind = "killed"
 	Restarted Kind = "restarted"
 	Mark      Kind = "mark"
+	// Draining: Node was told to stop in good order.
+	Draining Kind = "draining"
+	// FaultBegin and FaultEnd bound the time in which something, which Note names,
+	// was wrong with Node, or with all nodes if it is empty. A fault of several
+	// nodes has a FaultBegin for each and one FaultEnd.
+	FaultBegin Kind = "fault begins"
+	FaultEnd   Kind = "fault ends"
+)
+
+// The kinds of Event of a register: something that is read and written whole.
+const (
+	// ReadDone: a reader of the retained message of Topic, subscribed on this
+	// connection, has waited until nothing more can come: Message is the value,
+	// empty for none.
+	ReadDone Kind = "read done"
+	// UserAsked and UserDone are a change of User: Note is the verb, Secret the new
+	// password; a Reason other than 0 means that the outcome is unknown. LoginAsked
+	// and LoginDone are a CONNECT with Secret at Node and the reason of its CONNACK.
+	// Seq pairs those of one history.
+	UserAsked  Kind = "user asked"
+	UserDone   Kind = "user done"
+	LoginAsked Kind = "login asked"
+	LoginDone  Kind = "login done"
 )
 
 // Never is an Expiry that does not come.
@@ -79,6 +107,16 @@ type Event struct {
 	Dup      bool   `json:"dup,omitempty"`
 	Retain   bool   `json:"retain,omitempty"`
 	Sum      uint32 `json:"sum,omitempty"` // CRC-32 of the payload
+	// Clear: the payload is empty, and so a retained message is removed.
+	// Message is empty in a Received whose message did not bring its name.
+	Clear bool          `json:"clear,omitempty"`
+	Due   time.Duration `json:"due,omitempty"`   // when a publisher with a rate was to send it
+	Count int           `json:"count,omitempty"` // of Missed
+	Delay uint32        `json:"delay,omitempty"` // of a will, in seconds
+	Quota uint16        `json:"quota,omitempty"` // Receive Maximum of the client; 0 for any
+
+	User   string `json:"user,omitempty"`
+	Secret string `json:"secret,omitempty"`
 
 	Note string `json:"note,omitempty"`
 }

@@ -19,13 +19,17 @@ type Endpoint struct {
 	// Addresses are tried in turn, from the first, after every failure from the
 	// next.
 	Addresses []string
-	TLS       *tls.Config
-	Version   byte // 3, 4 or 5; 0 means 5
+	// Roam chooses an address anew for every connection, by the name of the client.
+	Roam    bool
+	TLS     *tls.Config
+	Version byte // 3, 4 or 5; 0 means 5
 	// Username and Password are not sent when empty.
 	Username, Password string
 	// Timeout is how long a broker may take to answer a CONNECT, SUBSCRIBE or
 	// PINGREQ before the connection counts as lost; 0 means 5 s.
 	Timeout time.Duration
+	// ReceiveMaximum is the client's, of MQTT 5; 0 leaves it out.
+	ReceiveMaximum uint16
 	// Dial replaces TCP and TLS where the brokers are in this process.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
 }
@@ -52,7 +56,8 @@ type client struct {
 	at       Endpoint
 	name, id string // of the history, and of MQTT
 	expiry   uint32
-	clean    bool // ask for a clean start the next time
+	clean    bool  // ask for a clean start the next time
+	will     *will // of the next connection; nil for none
 
 	conn    int
 	attempt int
@@ -103,9 +108,39 @@ func (c *client) connect(ctx context.Context) (present bool, err error) {
 	}
 }
 
-func (c *client) try(ctx context.Context) (present bool, err error) {
-	addr := c.at.Addresses[c.attempt%len(c.at.Addresses)]
+// will is the will of one connection.
+type will struct {
+	name, topic string
+	qos         byte
+	retain      bool
+	delay       uint32
+}
+
+// address is where to connect next.
+func (c *client) address() string {
+	n := c.attempt
 	c.attempt++
+	if c.at.Roam {
+		n = int(crc32.ChecksumIEEE(fmt.Appendf(nil, "%s %d", c.name, n)) >> 1)
+	}
+	return c.at.Addresses[n%len(c.at.Addresses)]
+}
+
+// asks is the event of a CONNECT.
+func (c *client) asks(addr string) Event {
+	e := Event{Kind: ConnectSent, Node: addr, Version: c.at.Version, Clean: c.clean, Expiry: c.expiry}
+	if c.at.Version >= 5 {
+		e.Quota = c.at.ReceiveMaximum
+	}
+	if w := c.will; w != nil {
+		e.Message, e.Topic, e.QoS, e.Retain, e.Delay = w.name, w.topic, w.qos, w.retain, w.delay
+		e.Sum = sum(payload(w.name, 0))
+	}
+	return e
+}
+
+func (c *client) try(ctx context.Context) (present bool, err error) {
+	addr := c.address()
 	ctx, cancel := context.WithTimeout(ctx, c.at.Timeout)
 	defer cancel()
 	raw, err := c.at.dial(ctx, addr)
@@ -114,7 +149,7 @@ func (c *client) try(ctx context.Context) (present bool, err error) {
 	}
 	raw.Timeout = c.at.Timeout
 	c.conn++
-	c.add(Event{Kind: ConnectSent, Node: addr, Version: c.at.Version, Clean: c.clean, Expiry: c.expiry})
+	c.add(c.asks(addr))
 	ack, err := raw.Connect(c.connectPacket())
 	if err != nil {
 		raw.Close()
@@ -139,7 +174,16 @@ func (c *client) try(ctx context.Context) (present bool, err error) {
 func (c *client) connectPacket() rawmqtt.Connect {
 	o := rawmqtt.Connect{ClientID: c.id, KeepAlive: 30, CleanStart: c.clean}
 	if c.at.Version == 5 && c.expiry > 0 {
-		o.Properties = []rawmqtt.Property{rawmqtt.Int(rawmqtt.SessionExpiry, c.expiry)}
+		o.Properties = append(o.Properties, rawmqtt.Int(rawmqtt.SessionExpiry, c.expiry))
+	}
+	if c.at.Version == 5 && c.at.ReceiveMaximum > 0 {
+		o.Properties = append(o.Properties, rawmqtt.Int(rawmqtt.ReceiveMaximum, uint32(c.at.ReceiveMaximum)))
+	}
+	if w := c.will; w != nil {
+		o.Will = &rawmqtt.Will{Topic: w.topic, Payload: payload(w.name, 0), QoS: w.qos, Retain: w.retain}
+		if c.at.Version == 5 && w.delay > 0 {
+			o.Will.Properties = []rawmqtt.Property{rawmqtt.Int(rawmqtt.WillDelay, w.delay)}
+		}
 	}
 	if c.at.Username != "" {
 		o.Username = &c.at.Username
@@ -219,9 +263,20 @@ func (c *client) lastWords() byte {
 }
 
 // leave ends the connection in good order.
-func (c *client) leave() {
-	c.add(Event{Kind: Disconnected, Expiry: c.expiry})
-	c.raw.Send(rawmqtt.DisconnectPacket(c.at.Version, 0)) // an error changes nothing
+func (c *client) leave() { c.leaveWith(0) }
+
+// withWill is the reason of a DISCONNECT after which the will is to fire.
+const withWill byte = 0x04
+
+func (c *client) leaveWith(reason byte) {
+	c.add(Event{Kind: Disconnected, Expiry: c.expiry, Reason: reason})
+	c.raw.Send(rawmqtt.DisconnectPacket(c.at.Version, reason)) // an error changes nothing
+	c.drop()
+}
+
+// cut closes the socket and says nothing.
+func (c *client) cut() {
+	c.add(Event{Kind: Cut})
 	c.drop()
 }
 
@@ -243,6 +298,27 @@ func payload(id string, size int) []byte {
 func messageID(payload []byte) string {
 	id, _, _ := strings.Cut(string(payload), " ")
 	return id
+}
+
+// nameKey is the user property that names a message without a payload, in MQTT 5.
+const nameKey = "message"
+
+// received is the event of a PUBLISH.
+func received(p *rawmqtt.Packet) Event {
+	return Event{Kind: Received, Message: nameOf(p), Topic: p.Topic, QoS: p.QoS, PacketID: p.ID, Dup: p.Dup,
+		Retain: p.Retain, Sum: sum(p.Payload), Clear: len(p.Payload) == 0}
+}
+
+func nameOf(p *rawmqtt.Packet) string {
+	if len(p.Payload) > 0 {
+		return messageID(p.Payload)
+	}
+	for _, q := range p.Properties {
+		if q.ID == rawmqtt.UserProperty && q.Key == nameKey {
+			return q.Text
+		}
+	}
+	return ""
 }
 
 func sum(b []byte) uint32 { return crc32.ChecksumIEEE(b) }

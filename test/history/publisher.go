@@ -25,6 +25,9 @@ type PublisherConfig struct {
 	Rate float64
 	// Window is how many may be unacknowledged; 0 means 20.
 	Window int
+	// IDs is how many packet ids are in use, from 1, the lowest free one next; 0
+	// means all of them, in turn. It bounds Window.
+	IDs    uint16
 	Size   int // of payloads at least
 	Retain bool
 	// Expiry is how long the session outlives a connection, in seconds. With a
@@ -47,7 +50,8 @@ type Publisher struct {
 	// What follows belongs to the goroutine.
 	sent     int
 	started  time.Time
-	inFlight []*outgoing // oldest first
+	begun    time.Duration // the same on the recorder's clock
+	inFlight []*outgoing   // oldest first
 	nextID   uint16
 }
 
@@ -65,6 +69,9 @@ type outgoing struct {
 func StartPublisher(ctx context.Context, rec *Recorder, cfg PublisherConfig) *Publisher {
 	if cfg.Window == 0 {
 		cfg.Window = 20
+	}
+	if cfg.IDs > 0 {
+		cfg.Window = min(cfg.Window, int(cfg.IDs))
 	}
 	p := &Publisher{client: newClient(rec, cfg.Endpoint, cfg.Name, cfg.ClientID, cfg.Expiry), cfg: cfg,
 		halt: make(chan struct{}), done: make(chan struct{})}
@@ -99,7 +106,8 @@ func (p *Publisher) Stop(ctx context.Context) error {
 func (p *Publisher) run(ctx context.Context) {
 	defer close(p.done)
 	defer p.cancel()
-	p.started = time.Now()
+	defer p.miss()
+	p.started, p.begun = time.Now(), p.client.rec.now()
 	for !p.finished() {
 		present, err := p.client.connect(ctx)
 		if err != nil {
@@ -116,6 +124,26 @@ func (p *Publisher) run(ctx context.Context) {
 			p.err = fmt.Errorf("%s has %d messages unacknowledged: %w", p.cfg.Name, len(p.inFlight), context.Cause(ctx))
 			return
 		}
+	}
+}
+
+// due is when message number n, from 1, is to be sent, since the start.
+func (p *Publisher) due(n int) time.Duration {
+	return time.Duration(float64(n-1) / p.cfg.Rate * float64(time.Second))
+}
+
+// miss records what was to be sent by now and was not.
+func (p *Publisher) miss() {
+	if p.cfg.Rate == 0 {
+		return
+	}
+	n := int(time.Since(p.started).Seconds()*p.cfg.Rate) + 1
+	if p.cfg.Count > 0 {
+		n = min(n, p.cfg.Count)
+	}
+	// One more or less is a matter of when Stop came.
+	if n > p.sent+1 {
+		p.client.add(Event{Kind: Missed, Seq: p.sent, Count: n - p.sent, Due: p.begun + p.due(p.sent+1)})
 	}
 }
 
@@ -200,8 +228,7 @@ func (p *Publisher) again(present bool) error {
 func (p *Publisher) send() (wait time.Duration, err error) {
 	for !p.sentAll() && len(p.inFlight) < min(p.cfg.Window, p.client.window) {
 		if p.cfg.Rate > 0 {
-			due := p.started.Add(time.Duration(float64(p.sent) / p.cfg.Rate * float64(time.Second)))
-			if wait := time.Until(due); wait > 0 {
+			if wait := time.Until(p.started.Add(p.due(p.sent + 1))); wait > 0 {
 				return wait, nil
 			}
 		}
@@ -222,13 +249,20 @@ func (p *Publisher) send() (wait time.Duration, err error) {
 }
 
 func (p *Publisher) write(o *outgoing) error {
-	p.client.add(Event{Kind: PublishSent, Message: o.message, Seq: o.seq, Topic: o.publish.Topic, QoS: o.publish.QoS,
-		PacketID: o.id, Dup: o.publish.Dup, Retain: o.publish.Retain, Sum: sum(o.publish.Payload)})
+	e := Event{Kind: PublishSent, Message: o.message, Seq: o.seq, Topic: o.publish.Topic, QoS: o.publish.QoS,
+		PacketID: o.id, Dup: o.publish.Dup, Retain: o.publish.Retain, Sum: sum(o.publish.Payload)}
+	if p.cfg.Rate > 0 {
+		e.Due = p.begun + p.due(o.seq)
+	}
+	p.client.add(e)
 	return p.client.raw.Publish(o.publish)
 }
 
 // freeID returns a packet id that nothing under way has.
 func (p *Publisher) freeID() uint16 {
+	if p.cfg.IDs > 0 {
+		p.nextID = 0
+	}
 next:
 	for {
 		if p.nextID++; p.nextID == 0 {

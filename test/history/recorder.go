@@ -64,6 +64,26 @@ func (r *Recorder) Restart(node string) { r.Add(Event{Kind: Restarted, Node: nod
 // Mark notes something else that was done to the cluster.
 func (r *Recorder) Mark(note string) { r.Add(Event{Kind: Mark, Note: note}) }
 
+// Drain notes that a node is told to stop in good order (SIGTERM).
+func (r *Recorder) Drain(node string) { r.Add(Event{Kind: Draining, Node: node}) }
+
+// FaultBegin notes that a fault begins, just before it does. nodes are those that
+// it touches, as clients know them; none means all. name is unique in the run.
+func (r *Recorder) FaultBegin(name string, nodes ...string) {
+	if len(nodes) == 0 {
+		nodes = []string{""}
+	}
+	for _, n := range nodes {
+		r.Add(Event{Kind: FaultBegin, Node: n, Note: name})
+	}
+}
+
+// FaultEnd notes that what the fault of this name broke is repaired.
+func (r *Recorder) FaultEnd(name string) { r.Add(Event{Kind: FaultEnd, Note: name}) }
+
+// now is the time that an event gets if it is added now.
+func (r *Recorder) now() time.Duration { return time.Since(r.start) }
+
 // Events returns what was recorded so far.
 func (r *Recorder) Events() []Event {
 	r.mu.Lock()

@@ -19,6 +19,9 @@ type SubscriberConfig struct {
 	// Expiry is how long the session outlives a connection, in seconds; 0 makes
 	// every connection a clean one.
 	Expiry uint32
+	// Up and Away, if both are set, have it leave with DISCONNECT after about Up and
+	// come back after about Away, until Stay: half of it to one and a half.
+	Up, Away time.Duration
 }
 
 // Subscriber is a recorded client that subscribes and acknowledges what it gets.
@@ -34,18 +37,26 @@ type Subscriber struct {
 	last    time.Time      // of the newest message
 	ready   bool           // connected, and subscribed
 	err     error
+	stay    chan struct{} // closed by Stay
+	once    sync.Once
+
+	subscribed bool // the session has the subscriptions; the goroutine's
 
 	cancel context.CancelFunc // of the goroutine; nil while away
 	done   chan struct{}
 }
 
-// errLeave is how Disconnect and Stop end the goroutine.
-var errLeave = errors.New("leave")
+var (
+	// errLeave is how Disconnect and Stop end the goroutine.
+	errLeave = errors.New("leave")
+	// errAway ends a connection that has had its time.
+	errAway = errors.New("go away for a while")
+)
 
 // StartSubscriber connects and subscribes and returns when the SUBACK has come.
 func StartSubscriber(ctx context.Context, rec *Recorder, cfg SubscriberConfig) (*Subscriber, error) {
 	s := &Subscriber{client: newClient(rec, cfg.Endpoint, cfg.Name, cfg.ClientID, cfg.Expiry), cfg: cfg,
-		got: map[string]int{}, changed: make(chan struct{})}
+		got: map[string]int{}, changed: make(chan struct{}), stay: make(chan struct{})}
 	if err := s.Resume(ctx); err != nil {
 		s.Disconnect()
 		return nil, err
@@ -61,6 +72,13 @@ func (s *Subscriber) Resume(ctx context.Context) error {
 	s.done = make(chan struct{})
 	go s.run(run)
 	return s.wait(ctx, "be subscribed", func() bool { return s.ready })
+}
+
+// Stay has it come back, if it is away, and go away no more; it returns when that
+// is done.
+func (s *Subscriber) Stay(ctx context.Context) error {
+	s.once.Do(func() { close(s.stay) })
+	return s.wait(ctx, "come back", func() bool { return s.ready })
 }
 
 // Disconnect leaves in good order; a session with an Expiry stays.
@@ -159,8 +177,13 @@ func (s *Subscriber) run(ctx context.Context) {
 			s.client.leave()
 			return
 		}
-		s.client.hangUp(reason, err)
 		s.change(func() { s.ready = false })
+		if errors.Is(err, errAway) {
+			s.client.leave()
+			s.rest(ctx)
+			continue
+		}
+		s.client.hangUp(reason, err)
 		if reason == TakenOver {
 			s.change(func() { s.err = fmt.Errorf("%s was taken over", s.cfg.Name) })
 			return
@@ -168,9 +191,37 @@ func (s *Subscriber) run(ctx context.Context) {
 	}
 }
 
+// about is between half of d and one and a half, by name and number of the
+// connection.
+func (c *client) about(d time.Duration) time.Duration {
+	return d/2 + time.Duration(sum(fmt.Appendf(nil, "%s away %d", c.name, c.conn))%1024)*d/1024
+}
+
+// rest is the time away.
+func (s *Subscriber) rest(ctx context.Context) {
+	limit := time.NewTimer(s.client.about(s.cfg.Away))
+	defer limit.Stop()
+	select {
+	case <-limit.C:
+	case <-s.stay:
+	case <-ctx.Done():
+	}
+}
+
+// staying returns what tells that the time of a connection is over, and what
+// stops that.
+func (s *Subscriber) staying() (over <-chan time.Time, stop func() bool) {
+	if s.cfg.Up == 0 || s.cfg.Away == 0 {
+		return nil, func() bool { return true }
+	}
+	t := time.NewTimer(s.client.about(s.cfg.Up))
+	return t.C, t.Stop
+}
+
 // serve receives over one connection until it ends.
 func (s *Subscriber) serve(ctx context.Context, present bool) (reason byte, err error) {
-	if !present {
+	s.subscribed = s.subscribed && present
+	if !s.subscribed {
 		if err := s.subscribe(); err != nil {
 			return 0, err
 		}
@@ -179,8 +230,16 @@ func (s *Subscriber) serve(ctx context.Context, present bool) (reason byte, err 
 	}
 	ping := time.NewTicker(pingEvery)
 	defer ping.Stop()
+	over, stop := s.staying()
+	defer stop()
 	for {
 		select {
+		case <-over:
+			select {
+			case <-s.stay:
+			default:
+				return 0, errAway
+			}
 		case p, ok := <-s.client.packets:
 			if !ok {
 				return 0, s.client.readErr
@@ -226,13 +285,13 @@ func (s *Subscriber) handle(p *rawmqtt.Packet) (reason byte, err error) {
 			}
 			s.client.add(e)
 		}
+		s.subscribed = true
 		s.becomeReady()
 		return 0, nil
 	case rawmqtt.PUBLISH:
-		m := messageID(p.Payload)
-		s.client.add(Event{Kind: Received, Message: m, Topic: p.Topic, QoS: p.QoS, PacketID: p.ID, Dup: p.Dup,
-			Retain: p.Retain, Sum: sum(p.Payload)})
-		s.change(func() { s.got[m]++; s.last = time.Now() })
+		e := received(p)
+		s.client.add(e)
+		s.change(func() { s.got[e.Message]++; s.last = time.Now() })
 	case rawmqtt.PUBREL:
 		s.client.add(Event{Kind: Released, PacketID: p.ID})
 	default:
@@ -244,7 +303,7 @@ func (s *Subscriber) handle(p *rawmqtt.Packet) (reason byte, err error) {
 	if p.Type == rawmqtt.PUBREL || p.QoS > 0 {
 		e := Event{Kind: ReceiveAcked, PacketID: p.ID}
 		if p.Type == rawmqtt.PUBLISH {
-			e.Message = messageID(p.Payload)
+			e.Message = nameOf(p)
 		}
 		s.client.add(e)
 	}
