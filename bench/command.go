@@ -46,7 +46,9 @@ Scenarios:
   wildcards  pairs whose subscribers have wildcards, and two that hear all
   connect    a storm of connections (--resume: of resumed TLS sessions)
   idle       memory of idle connections
-  offline    queues of absent persistent sessions, and their replay`,
+  offline    queues of absent persistent sessions, and their replay
+  broadcast  one message after the other to many absent sessions on one filter
+  retained   many retained topics, and their delivery to a late subscriber`,
 		Example: `  mqcluster bench --scenario pairs --qos 1 --addr 127.0.0.1:8883 --cafile ca.crt --cert dev.crt --key dev.key
   mqcluster bench --scenario rate --rate 5000 --qos 1 --pub-addr a:8883 --sub-addr b:8883 --cafile ca.crt -u ada --password-file pw
   mqcluster bench --scenario fanin --addr 127.0.0.1:1883 --pid 4711 -o json`,
@@ -82,7 +84,8 @@ func (f *flags) register(cmd *cobra.Command) {
 	p.IntVar(&f.Window, "window", 0, "messages of one publisher under way, or connections at a time; -1: no limit at QoS 0 (default: the scenario's)")
 	p.Float64Var(&f.Rate, "rate", 0, "messages per second of all publishers together, for scenario rate (default 5000)")
 	p.IntVar(&f.Batch, "batch", 0, "messages in one write at most (default 64; rate: 1)")
-	p.BoolVar(&f.Persistent, "persistent", false, "subscribers have persistent sessions")
+	p.BoolVar(&f.Persistent, "persistent", false, "subscribers have persistent sessions; connect: sessions that are there come back")
+	p.BoolVar(&f.Strict, "strict", false, "fail on duplicates, disorder, misrouted messages and refusals as well, at any QoS")
 	p.DurationVar(&f.Wait, "wait", 5*time.Second, "give up when nothing has arrived for so long")
 	p.IntSliceVar(&f.PIDs, "pid", nil, "broker process on this machine whose CPU time and memory to measure; repeatable")
 	f.registerAccess(cmd)

@@ -105,7 +105,7 @@ func TestCompare(t *testing.T) {
 		h, _ := parseHeader(payload)
 		return int(h.seq) % 2
 	}
-	c := Comparison{Rounds: 3, Cases: []Case{{"x", small(Pairs, 1, 4)}},
+	c := Comparison{Rounds: 3, Cases: []Case{{Name: "x", Config: small(Pairs, 1, 4)}},
 		Targets: []Target{{Name: "a", Addrs: []string{a.Addr()}}, {Name: "b", Addrs: []string{b.Addr()}}}}
 	c.Cases[0].Wait = 300 * time.Millisecond
 	got, err := Compare(t.Context(), c)

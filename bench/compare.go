@@ -3,6 +3,7 @@ package bench
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +18,9 @@ type Target struct {
 	Name                      string
 	Addrs, PubAddrs, SubAddrs []string
 	PIDs                      []int
+	// TLSAddrs and TLS, where given, are for cases that resume TLS sessions.
+	TLSAddrs []string
+	TLS      *tls.Config
 }
 
 // ParseTarget reads name=addr[,addr…][,pub=addr…][,sub=addr…][,pid=N…].
@@ -53,22 +57,41 @@ func ParseTarget(text string) (Target, error) {
 type Case struct {
 	Name string
 	Config
+	// Own, if set, takes the place of Run.
+	Own func(context.Context, Target, Config) (Report, error)
+}
+
+// durable makes a case with persistent sessions on another node than the publishers.
+func durable(name string, c Config) Case {
+	c.Size, c.Persistent, c.Strict = 64, true, true
+	if c.QoS == 0 {
+		c.QoS = 1
+	}
+	return Case{Name: name, Config: c}
 }
 
 // Suite returns the named cases.
 func Suite() []Case {
 	return []Case{
-		{"S1", Config{Scenario: FanIn, Clients: 50, Size: 16}},
-		{"S1L", Config{Scenario: FanIn, Clients: 50, Size: 256}},
-		{"S2", Config{Scenario: FanOut, Clients: 500, Size: 64}},
-		{"S3", Config{Scenario: Pairs, Clients: 100, QoS: 1, Window: 100, Size: 64}},
-		{"S4", Config{Scenario: Pairs, Clients: 100, QoS: 2, Window: 100, Size: 64}},
-		{"S8", Config{Scenario: Rate, Clients: 100, QoS: 1, Rate: 5000, Size: 64}},
-		{"S8L", Config{Scenario: Rate, Clients: 100, QoS: 1, Rate: 1000, Size: 64}},
-		{"R3", Config{Scenario: Pairs, Clients: 100, QoS: 1, Window: 100, Size: 64, Persistent: true}},
-		{"shared", Config{Scenario: Shared, Clients: 50, Members: 10, QoS: 1, Version: 5, Size: 64}},
-		{"wildcards", Config{Scenario: Wildcards, Clients: 50, QoS: 0, Size: 64}},
-		{"offline", Config{Scenario: Offline, Clients: 10, Count: 2000, QoS: 1, Size: 64}},
+		{Name: "S1", Config: Config{Scenario: FanIn, Clients: 50, Size: 16}},
+		{Name: "S1L", Config: Config{Scenario: FanIn, Clients: 50, Size: 256}},
+		{Name: "S2", Config: Config{Scenario: FanOut, Clients: 500, Size: 64}},
+		{Name: "S3", Config: Config{Scenario: Pairs, Clients: 100, QoS: 1, Window: 100, Size: 64}},
+		{Name: "S4", Config: Config{Scenario: Pairs, Clients: 100, QoS: 2, Window: 100, Size: 64}},
+		{Name: "S8", Config: Config{Scenario: Rate, Clients: 100, QoS: 1, Rate: 5000, Size: 64}},
+		{Name: "S8L", Config: Config{Scenario: Rate, Clients: 100, QoS: 1, Rate: 1000, Size: 64}},
+		durable("R1", Config{Scenario: Pairs, Clients: 1, Window: 100}),
+		durable("R3", Config{Scenario: Pairs, Clients: 100, Window: 100}),
+		durable("R4", Config{Scenario: Pairs, Clients: 100, QoS: 2, Window: 100}),
+		durable("R8", Config{Scenario: Rate, Clients: 100, Rate: 5000}),
+		durable("R8L", Config{Scenario: Rate, Clients: 100, Rate: 10, Count: 2}),
+		durable("R10k", Config{Scenario: Broadcast, Clients: 10_000, Count: 30}),
+		durable("replay", Config{Scenario: Offline, Clients: 100, Count: 5000}),
+		durable("connect", Config{Scenario: Connects, Clients: 5000, Count: 10_000, Window: 64, Resume: true}),
+		{Name: "shared", Config: Config{Scenario: Shared, Clients: 50, Members: 10, QoS: 1, Version: 5, Size: 64}},
+		{Name: "wildcards", Config: Config{Scenario: Wildcards, Clients: 50, QoS: 0, Size: 64}},
+		{Name: "offline", Config: Config{Scenario: Offline, Clients: 10, Count: 2000, QoS: 1, Size: 64}},
+		{Name: "retained", Config: Config{Scenario: Retained, Clients: 10, Count: 2000, QoS: 1, Size: 64}},
 	}
 }
 
@@ -83,8 +106,10 @@ type Comparison struct {
 	Access Config
 }
 
-// Row is one case against one target: medians of all rounds. Ratios are to the
-// first target, 0 where they cannot be known.
+// Row is one case against one target, or one phase of it ("replay/queue"):
+// medians of all rounds. Ratios are to the first target, 0 where they cannot be
+// known. P50 and P99 are of the latency of messages; of acknowledgements where
+// subscribers are away, and of connections where those are what is measured.
 type Row struct {
 	Case      string   `json:"case"`
 	Target    string   `json:"target"`
@@ -120,15 +145,16 @@ func Compare(ctx context.Context, c Comparison) (Compared, error) {
 					return out, context.Cause(ctx)
 				}
 				rows[i].Case, rows[i].Target = k.Name, t.Name
-				report, err := Run(ctx, k.against(t, c.Access))
+				report, err := k.run(ctx, t, k.against(t, c.Access))
 				if err != nil {
 					failed++
 					rows[i].Errors = append(rows[i].Errors, err.Error())
 				}
 				rows[i].Reports = append(rows[i].Reports, report)
 				if c.Progress != nil {
+					rate, _ := report.headline()
 					fmt.Fprintf(c.Progress, "%-9s %d/%d %-14s %8.2f µs %11s/s  %s\n", k.Name, round+1, max(c.Rounds, 1), t.Name,
-						report.CPUPerMessage, thousands(int64(report.DeliveryRate)), errText(err))
+						report.CPUPerMessage, thousands(int64(rate)), errText(err))
 				}
 			}
 		}
@@ -136,11 +162,36 @@ func Compare(ctx context.Context, c Comparison) (Compared, error) {
 			rows[i].sum(&rows[0])
 		}
 		out.Rows = append(out.Rows, rows...)
+		out.Rows = append(out.Rows, phaseRows(rows)...)
 	}
 	if failed > 0 {
 		return out, fmt.Errorf("%d runs failed, see the errors of their rows", failed)
 	}
 	return out, nil
+}
+
+func (k Case) run(ctx context.Context, t Target, c Config) (Report, error) {
+	if k.Own != nil {
+		return k.Own(ctx, t, c)
+	}
+	return Run(ctx, c)
+}
+
+// phaseRows returns a row for each phase of the rows' reports. A phase that a
+// failed run did not come to counts as 0.
+func phaseRows(rows []Row) []Row {
+	var out []Row
+	for i, p := range rows[0].Reports[0].Phases {
+		at := len(out)
+		for _, r := range rows {
+			row := Row{Case: r.Case + "/" + p.Name, Target: r.Target}
+			row.CPU = r.pick(func(p *Report) float64 { return p.phaseAt(i).CPUPerMessage })
+			row.Rate = r.pick(func(p *Report) float64 { return p.phaseAt(i).Rate })
+			out = append(out, row)
+			out[len(out)-1].compare(&out[at])
+		}
+	}
+	return out
 }
 
 func errText(err error) string {
@@ -155,6 +206,9 @@ func (k Case) against(t Target, access Config) Config {
 	c := k.Config
 	c.Addrs, c.PubAddrs, c.SubAddrs, c.PIDs = t.Addrs, t.PubAddrs, t.SubAddrs, t.PIDs
 	c.TLS, c.Username, c.Password = access.TLS, access.Username, access.Password
+	if c.Resume && t.TLS != nil {
+		c.Addrs, c.PubAddrs, c.SubAddrs, c.TLS = t.TLSAddrs, nil, nil, t.TLS
+	}
 	if access.Duration > 0 && c.Count == 0 {
 		c.Duration = access.Duration
 	}
@@ -163,29 +217,36 @@ func (k Case) against(t Target, access Config) Config {
 
 // sum fills the row's figures from its reports; first is the row to compare with.
 func (r *Row) sum(first *Row) {
-	pick := func(f func(*Report) float64) float64 {
-		var all []float64
-		for i := range r.Reports {
-			all = append(all, f(&r.Reports[i]))
-		}
-		return median(all)
-	}
-	r.CPU = pick(func(p *Report) float64 { return p.CPUPerMessage })
-	r.Rate = pick(func(p *Report) float64 { return p.DeliveryRate })
+	r.CPU = r.pick(func(p *Report) float64 { return p.CPUPerMessage })
+	r.Rate = r.pick(func(p *Report) float64 { rate, _ := p.headline(); return rate })
 	quantile := func(f func(*Quantiles) float64) float64 {
-		return pick(func(p *Report) float64 {
-			if p.Latency == nil {
+		return r.pick(func(p *Report) float64 {
+			_, q := p.headline()
+			if q == nil {
 				return 0
 			}
-			return f(p.Latency)
+			return f(q)
 		})
 	}
 	r.P50, r.P99 = quantile(func(q *Quantiles) float64 { return q.P50 }), quantile(func(q *Quantiles) float64 { return q.P99 })
 	r.Lost, r.Faults = 0, 0
-	for _, p := range r.Reports {
-		r.Lost += p.Lost
-		r.Faults += p.Duplicates + p.Disorder + p.Misrouted + p.Unexpected
+	for i := range r.Reports {
+		r.Lost += r.Reports[i].Lost
+		r.Faults += r.Reports[i].faults()
 	}
+	r.compare(first)
+}
+
+// pick returns the median of a figure of the row's reports.
+func (r *Row) pick(f func(*Report) float64) float64 {
+	var all []float64
+	for i := range r.Reports {
+		all = append(all, f(&r.Reports[i]))
+	}
+	return median(all)
+}
+
+func (r *Row) compare(first *Row) {
 	if first.CPU > 0 {
 		r.CPURatio = r.CPU / first.CPU
 	}
@@ -215,6 +276,11 @@ func (c *Compared) Markdown() string {
 			thousands(int64(r.Rate)), r.RateRatio, r.P50, r.P99, thousands(r.Lost), thousands(r.Faults))
 	}
 	for _, r := range c.Rows {
+		for _, p := range r.Reports {
+			for _, n := range p.Notes {
+				fmt.Fprintf(&b, "\n%s, %s: %s\n", r.Case, r.Target, n)
+			}
+		}
 		for _, e := range r.Errors {
 			fmt.Fprintf(&b, "\n%s, %s: %s\n", r.Case, r.Target, e)
 		}
@@ -223,10 +289,11 @@ func (c *Compared) Markdown() string {
 }
 
 // Bound is a demand on a comparison: the target's CPU time per message is at most
-// Ratio of the first target's, or its rate is at least Rate.
+// Ratio of the first target's, its rate is at least Rate, and its 99th percentile
+// at most P99 milliseconds.
 type Bound struct {
-	Case, Target string
-	Ratio, Rate  float64 // 0: none
+	Case, Target     string
+	Ratio, Rate, P99 float64 // 0: none
 }
 
 // Check returns an error that names the bounds which the figures exceed, and
@@ -241,7 +308,9 @@ func (c *Compared) Check(bounds []Bound) error {
 		case b.Ratio > 0 && (c.Rows[i].CPURatio == 0 || c.Rows[i].CPURatio > b.Ratio):
 			errs = append(errs, fmt.Errorf("%s of %s takes %.2f of the CPU time, more than %.2f", b.Case, b.Target, c.Rows[i].CPURatio, b.Ratio))
 		case b.Rate > 0 && c.Rows[i].Rate < b.Rate:
-			errs = append(errs, fmt.Errorf("%s of %s reaches %.0f messages/s, less than %.0f", b.Case, b.Target, c.Rows[i].Rate, b.Rate))
+			errs = append(errs, fmt.Errorf("%s of %s reaches %.0f/s, less than %.0f", b.Case, b.Target, c.Rows[i].Rate, b.Rate))
+		case b.P99 > 0 && (c.Rows[i].P99 == 0 || c.Rows[i].P99 > b.P99):
+			errs = append(errs, fmt.Errorf("%s of %s has a 99th percentile of %.2f ms, more than %.2f", b.Case, b.Target, c.Rows[i].P99, b.P99))
 		}
 	}
 	return errors.Join(errs...)
@@ -251,22 +320,27 @@ func (c *Compared) Check(bounds []Bound) error {
 // no name is given.
 func casesByName(names []string, own Config) ([]Case, error) {
 	if len(names) == 0 {
-		return []Case{{cmp.Or(own.Scenario, Pairs), own}}, nil
+		return []Case{{Name: cmp.Or(own.Scenario, Pairs), Config: own}}, nil
 	}
 	var cases []Case
 	for _, name := range names {
 		suite := Suite()
 		i := slices.IndexFunc(suite, func(k Case) bool { return k.Name == name })
 		if i < 0 {
-			var known []string
-			for _, k := range suite {
-				known = append(known, k.Name)
-			}
-			return nil, fmt.Errorf("there is no case %q: use some of %s", name, strings.Join(known, ", "))
+			return nil, fmt.Errorf("there is no case %q: use some of %s", name, caseNames())
 		}
 		cases = append(cases, suite[i])
 	}
 	return cases, nil
+}
+
+// caseNames lists the cases of the suite.
+func caseNames() string {
+	var names []string
+	for _, k := range Suite() {
+		names = append(names, k.Name)
+	}
+	return strings.Join(names, ", ")
 }
 
 // Cases returns the named cases of the suite, each publishing for the duration.

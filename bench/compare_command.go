@@ -55,7 +55,7 @@ Cases are named by --suite; without it, the flags describe one.`,
 	f.register(cmd)
 	p := cmd.Flags()
 	p.StringArrayVar(&targets, "target", nil, "a broker: name=host:port[,pub=…][,sub=…][,pid=N]; repeatable, the first is what ratios are to")
-	p.StringSliceVar(&suite, "suite", nil, "named cases: S1, S1L, S2, S3, S4, S8, S8L, R3, shared, wildcards, offline")
+	p.StringSliceVar(&suite, "suite", nil, "named cases: "+caseNames())
 	p.IntVar(&rounds, "rounds", 3, "runs of each case against each target")
 	p.StringVar(&markdown, "markdown", "", "also write the table to this file")
 	return cmd

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -20,11 +21,13 @@ const (
 	Connects  = "connect"   // connections made and closed
 	Idle      = "idle"      // memory of idle connections
 	Offline   = "offline"   // queues of absent persistent sessions, and their replay
+	Broadcast = "broadcast" // one message after the other to Clients absent sessions on one filter
+	Retained  = "retained"  // Count retained topics of each publisher, for a subscriber that comes later
 )
 
 // Scenarios returns the names of all scenarios.
 func Scenarios() []string {
-	return []string{FanIn, FanOut, Pairs, Rate, Shared, Wildcards, Connects, Idle, Offline}
+	return []string{FanIn, FanOut, Pairs, Rate, Shared, Wildcards, Connects, Idle, Offline, Broadcast, Retained}
 }
 
 // Unlimited as a Window lifts the limit of a QoS 0 run.
@@ -45,7 +48,7 @@ type Config struct {
 	Clients                   int
 	Members                   int // of the shared subscription
 	// Count is how many messages each publisher sends (Connects: connections in
-	// all). Without it, publishers go on for Duration.
+	// all; Retained: topics of each). Without it, publishers go on for Duration.
 	Count    int
 	Duration time.Duration
 	// Window is how many messages of one publisher may be under way: not yet
@@ -55,8 +58,16 @@ type Config struct {
 	// Rate is messages per second of all publishers together.
 	Rate float64
 	// Batch is how many messages at most go into one write.
-	Batch      int
+	Batch int
+	// Persistent gives subscribers persistent sessions. Connects: Clients
+	// sessions that are there before come back, in turn.
 	Persistent bool
+	// Strict makes duplicates, disorder, misrouted messages and refusals an error
+	// of the run at any QoS: without failures of nodes there is no reason for one.
+	Strict bool
+	// Between, if set, runs when the queues of Offline and Broadcast, or the topics
+	// of Retained, are full and nobody has read them yet.
+	Between func(context.Context) error
 	// TLS is nil for plain TCP. Resume makes Connects resume TLS sessions.
 	TLS      *tls.Config
 	Resume   bool
@@ -129,6 +140,10 @@ func defaults(scenario string) Config {
 		d.Clients, d.Window = 1000, 16
 	case Offline:
 		d.Clients, d.Count, d.Duration = 10, 1000, 0
+	case Broadcast:
+		d.Clients, d.Count, d.Duration, d.Window, d.Batch = 1000, 20, 0, 1, 1
+	case Retained:
+		d.Clients, d.Count, d.Duration = 10, 1000, 0
 	}
 	return d
 }
@@ -153,12 +168,17 @@ func (c Config) validate() error {
 		return fmt.Errorf("a window of %d is larger than the 65535 packet ids of MQTT", c.Window)
 	case c.Count < 0 || c.Duration < 0 || c.Rate < 0:
 		return errors.New("count, duration and rate must not be negative")
-	case c.Scenario == Offline && c.QoS == 0:
-		return errors.New("brokers queue nothing for absent clients at QoS 0: use --qos 1 or 2 with the offline scenario")
-	case c.Scenario == Offline && c.Count == 0:
-		return errors.New("the offline scenario needs a --count: it cannot tell when a queue is long enough")
+	case c.queues() && c.QoS == 0:
+		return fmt.Errorf("brokers queue nothing for absent clients at QoS 0: use --qos 1 or 2 with the %s scenario", c.Scenario)
+	case (c.queues() || c.Scenario == Retained) && c.Count == 0:
+		return fmt.Errorf("the %s scenario needs a --count: it cannot tell when there is enough", c.Scenario)
+	case c.Scenario == Retained && (c.QoS == 0 || c.Count > maxTopics):
+		return fmt.Errorf("the retained scenario needs --qos 1 or 2, to know what is there, and a --count of at most %d", maxTopics)
 	case c.Resume && c.TLS == nil:
 		return errors.New("only TLS sessions can be resumed: give --cafile as well as --resume")
 	}
 	return nil
 }
+
+// queues tells whether subscribers are away while messages are published.
+func (c *Config) queues() bool { return c.Scenario == Offline || c.Scenario == Broadcast }

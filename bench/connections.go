@@ -13,7 +13,13 @@ import (
 func (r *run) connects(ctx context.Context) error {
 	c := &r.cfg
 	if c.Resume { // something to resume
-		if _, err := r.connectOnce(ctx, -1); err != nil {
+		if _, err := r.connectOnce(ctx, r.name+"-first", false); err != nil {
+			return err
+		}
+	}
+	if c.Persistent {
+		defer r.forgetSessions()
+		if err := r.makeSessions(ctx); err != nil {
 			return err
 		}
 	}
@@ -34,7 +40,7 @@ func (r *run) connects(ctx context.Context) error {
 			return errOver
 		}
 		from := r.now()
-		again, err := r.connectOnce(ctx, i)
+		again, err := r.connectOnce(ctx, r.sessionID(i), c.Persistent)
 		if err != nil {
 			return err
 		}
@@ -67,15 +73,50 @@ func (r *run) connects(ctx context.Context) error {
 // errOver ends a storm whose time is up.
 var errOver = errors.New("over")
 
-func (r *run) connectOnce(ctx context.Context, i int) (resumed bool, err error) {
+// sessionID is the client of connection i. Persistent sessions take turns.
+func (r *run) sessionID(i int) string {
+	if r.cfg.Persistent {
+		i %= r.cfg.Clients
+	}
+	return fmt.Sprintf("%s-c%d", r.name, i)
+}
+
+// connectOnce connects and leaves. A persistent session must be there already.
+func (r *run) connectOnce(ctx context.Context, client string, persistent bool) (resumed bool, err error) {
 	c := &r.cfg
-	addr := c.SubAddrs[max(i, 0)%len(c.SubAddrs)]
-	l, err := connect(ctx, c, addr, connectPacket(c, fmt.Sprintf("b%s-c%d", r.name, i), true, false))
+	l, err := connect(ctx, c, c.SubAddrs[r.turn.Add(1)%uint64(len(c.SubAddrs))], connectPacket(c, "b"+client, !persistent, persistent))
 	if err != nil {
 		return false, err
 	}
 	l.Write([]byte{packetDisconnect << 4, 0})
-	return l.resumed, l.Close()
+	if persistent && !l.present {
+		err = fmt.Errorf("the broker lost the session of b%s", client)
+	}
+	return l.resumed, errors.Join(err, l.Close())
+}
+
+// makeSessions makes the persistent sessions that are to come back.
+func (r *run) makeSessions(ctx context.Context) error {
+	c := &r.cfg
+	return forEach(ctx, c.Clients, openers, func(ctx context.Context, i int) error {
+		l, err := connect(ctx, c, c.SubAddrs[i%len(c.SubAddrs)], connectPacket(c, "b"+r.sessionID(i), false, true))
+		if err != nil {
+			return err
+		}
+		l.Write([]byte{packetDisconnect << 4, 0})
+		return l.Close()
+	})
+}
+
+func (r *run) forgetSessions() {
+	ctx := context.Background() // also when the run was stopped
+	err := forEach(ctx, r.cfg.Clients, openers, func(ctx context.Context, i int) error {
+		_, err := r.connectOnce(ctx, r.sessionID(i), false)
+		return err
+	})
+	if err != nil {
+		r.fail(fmt.Errorf("remove the persistent sessions of the run: %w", err))
+	}
 }
 
 // settled is how little the memory of idle processes may still change in one

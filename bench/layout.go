@@ -45,6 +45,16 @@ func (r *run) layout() {
 			r.addSubscriber(i, 1, nil, filters...)
 			r.addPublisher(fmt.Sprintf("%s/%d/v", base, i), 3)
 		}
+	case Broadcast:
+		for range c.Clients {
+			r.addSubscriber(0, 1, nil, base+"/all")
+		}
+		r.addPublisher(base+"/all", c.Clients)
+	case Retained:
+		r.addSubscriber(0, c.Clients, nil, base+"/#")
+		for i := range c.Clients {
+			r.addPublisher(fmt.Sprintf("%s/%d/%s", base, i, topicDigits), 1)
+		}
 	default: // Pairs, Rate, Offline
 		for i := range c.Clients {
 			topic := fmt.Sprintf("%s/%d", base, i)
@@ -52,7 +62,10 @@ func (r *run) layout() {
 			r.addPublisher(topic, 1)
 		}
 	}
-	if len(r.subs) > 64 {
+	switch {
+	case len(r.subs) > 1000:
+		r.readSize = 4 << 10
+	case len(r.subs) > 64:
 		r.readSize = 16 << 10
 	}
 }

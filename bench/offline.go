@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// offline queues Count messages for each of Clients sessions that are away, and
-// then lets them come back.
+// offline queues messages for sessions that are away and then lets them come
+// back: Count for each of them, or as Broadcast the same Count for all.
 func (r *run) offline(ctx context.Context) error {
 	r.cfg.Persistent = true
 	r.report.Setup.Persistent = true
@@ -23,38 +23,90 @@ func (r *run) offline(ctx context.Context) error {
 	if err := r.openPublishers(ctx); err != nil {
 		return err
 	}
-	first, err := sample(r.cfg.PIDs)
+	queued, err := r.fillPhase(ctx, "queue")
 	if err != nil {
 		return err
+	}
+	replayed, err := r.readPhase(ctx, "replay", func(ctx context.Context, s *subscriber) error { return s.resume(ctx) })
+	if err != nil {
+		return err
+	}
+	r.count(queued + replayed)
+	r.report.Latency = nil // how long they were away says nothing of the broker
+	return r.verdict(ctx)
+}
+
+// fillPhase publishes everything while nobody reads, and then runs Between. It
+// returns how long the publishing took.
+func (r *run) fillPhase(ctx context.Context, name string) (time.Duration, error) {
+	before, err := sample(r.cfg.PIDs)
+	if err != nil {
+		return 0, err
 	}
 	r.begin()
 	r.publishAll(ctx)
 	r.watch(ctx, r.published)
-	queued := time.Duration(r.now())
-	second, err := sample(r.cfg.PIDs)
+	took := time.Duration(r.now())
+	after, err := sample(r.cfg.PIDs)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	r.phase("queue", r.acked.Load(), queued, cpuPer(first, second, r.acked.Load()))
+	r.phase(name, r.acked.Load(), took, cpuPer(before, after, r.acked.Load()))
+	r.filled = before
+	if r.cfg.Between == nil || !r.published() || r.stopped.Load() {
+		return took, nil
+	}
+	if err := r.cfg.Between(ctx); err != nil {
+		return 0, fmt.Errorf("between publishing and reading: %w", err)
+	}
+	return took, nil
+}
 
-	resumed := r.now()
-	err = forEach(ctx, len(r.subs), openers, func(ctx context.Context, i int) error { return r.subs[i].resume(ctx) })
+// readPhase lets every subscriber come, by open, and waits until all of them
+// have everything. Each reads as soon as it is there.
+func (r *run) readPhase(ctx context.Context, name string, open func(context.Context, *subscriber) error) (time.Duration, error) {
+	before, err := sample(r.cfg.PIDs)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	r.receiveAll()
+	r.workers.Go(func() { keepAlives(ctx, r.subscriberLinks) })
+	from := r.now()
+	err = forEach(ctx, len(r.subs), openers, func(ctx context.Context, i int) error {
+		s := r.subs[i]
+		if err := open(ctx, s); err != nil {
+			return err
+		}
+		r.mu.Lock()
+		r.there = append(r.there, s.link)
+		r.mu.Unlock()
+		r.workers.Go(func() { r.fail(s.receive()) })
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
 	r.watch(ctx, func() bool { return r.delivered.Load() >= r.expected() })
-	third, err := sample(r.cfg.PIDs)
+	after, err := sample(r.cfg.PIDs)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	replayed := time.Duration(r.lastArrival.Load() - resumed)
+	took := time.Duration(r.lastArrival.Load() - from)
 	r.close()
-	r.phase("replay", r.delivered.Load(), replayed, cpuPer(second, third, r.delivered.Load()))
-	r.report.spent(first, third, r.delivered.Load())
-	r.count(queued + replayed)
-	r.report.Latency = nil // how long they were away says nothing of the broker
-	return r.verdict(ctx)
+	r.phase(name, r.delivered.Load(), took, cpuPer(before, after, r.delivered.Load()))
+	r.report.spent(r.filled, after, r.delivered.Load())
+	return took, nil
+}
+
+// subscriberLinks calls yield for the subscribers that readPhase has opened.
+func (r *run) subscriberLinks(yield func(*link) bool) {
+	r.mu.Lock()
+	there := r.there[:len(r.there):len(r.there)]
+	r.mu.Unlock()
+	for _, l := range there {
+		if !yield(l) {
+			return
+		}
+	}
 }
 
 // leave closes the subscribers' connections and keeps their sessions.

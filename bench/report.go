@@ -52,6 +52,9 @@ type Report struct {
 	CPUPerMessage float64 `json:"cpu_us_per_message,omitempty"`
 	GeneratorCPU  float64 `json:"generator_cpu_seconds"`
 
+	// Notes are what a case has to say beyond figures that all have.
+	Notes []string `json:"notes,omitempty"`
+
 	Errors     []string `json:"errors,omitempty"`
 	ErrorCount int      `json:"error_count"`
 }
@@ -100,6 +103,14 @@ type Phase struct {
 	Seconds       float64 `json:"seconds"`
 	Rate          float64 `json:"rate"`
 	CPUPerMessage float64 `json:"cpu_us_per_message,omitempty"`
+}
+
+// phaseAt is phase i, empty if the run did not come to it.
+func (p *Report) phaseAt(i int) Phase {
+	if i >= len(p.Phases) {
+		return Phase{}
+	}
+	return p.Phases[i]
 }
 
 // Process is what one measured process spent on the run.
@@ -222,10 +233,28 @@ func (r *run) verdict(ctx context.Context) error {
 		return fmt.Errorf("%d of %d messages were lost at QoS %d", p.Lost, p.Expected, r.cfg.QoS)
 	case r.cfg.QoS == 2 && p.Duplicates > 0:
 		return fmt.Errorf("%d messages were delivered twice at QoS 2", p.Duplicates)
+	case r.cfg.Strict && p.faults()+p.Refused > 0:
+		return fmt.Errorf("%d duplicates, %d out of order, %d misrouted, %d stray acknowledgements, %d refusals, though nothing failed",
+			p.Duplicates, p.Disorder, p.Misrouted, p.Unexpected, p.Refused)
 	case p.Expected > 0 && p.Delivered == 0:
 		return errors.New("no message arrived: check the user's ACL, and that publishers and subscribers reach the same cluster")
 	}
 	return nil
+}
+
+// faults is how much went wrong without a loss.
+func (p *Report) faults() int64 { return p.Duplicates + p.Disorder + p.Misrouted + p.Unexpected }
+
+// headline is what a comparison shows of the report: a rate, and the distribution
+// of latency, or of what the scenario has in its place.
+func (p *Report) headline() (rate float64, q *Quantiles) {
+	switch {
+	case p.Connections != nil:
+		return p.Connections.Rate, p.Connections.Handshake
+	case p.Latency == nil:
+		return p.DeliveryRate, p.AckLatency
+	}
+	return p.DeliveryRate, p.Latency
 }
 
 // Table returns the report as text for people.
@@ -254,6 +283,9 @@ func (p *Report) Table() string {
 	t.row("generator", fmt.Sprintf("%.2f s CPU", p.GeneratorCPU))
 	for _, l := range p.Losses {
 		t.row("lost", fmt.Sprintf("%s of %s, from %s (numbers %d to %d)", thousands(l.Lost), l.Receiver, l.Publisher, l.First, l.Last))
+	}
+	for _, n := range p.Notes {
+		t.row("note", n)
 	}
 	for _, e := range p.Errors {
 		t.row("error", e)

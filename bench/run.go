@@ -26,6 +26,7 @@ type run struct {
 	subs []*subscriber
 	// groups are the shared subscriptions.
 	groups   []*group
+	turn     atomic.Uint64 // addresses of a storm of connections
 	readSize int
 	stall    time.Duration // after which gates give up
 
@@ -41,8 +42,10 @@ type run struct {
 
 	cancel  context.CancelFunc // ends the keep-alives
 	workers sync.WaitGroup     // publishers, receivers, keep-alives
+	filled  []usage            // before the first message of a fillPhase
 
 	mu     sync.Mutex
+	there  []*link // subscribers that a readPhase has opened
 	errs   []error
 	nerrs  int
 	report Report
@@ -84,8 +87,10 @@ func Run(ctx context.Context, cfg Config) (Report, error) {
 		err = r.connects(ctx)
 	case Idle:
 		err = r.idle(ctx)
-	case Offline:
+	case Offline, Broadcast:
 		err = r.offline(ctx)
+	case Retained:
+		err = r.retained(ctx)
 	default:
 		err = r.messages(ctx)
 	}

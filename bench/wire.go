@@ -94,7 +94,14 @@ type frames struct {
 	buf         []byte
 	size        int // of one packet
 	id, payload int // their offsets in a packet; id is 0 at QoS 0
+	digits      int // where the number ends that makes each topic another one; 0: none
 }
+
+// topicDigits is the place of a number in a topic of the retained scenario.
+const topicDigits = "00000000"
+
+// maxTopics is how many topics of a publisher it can tell apart.
+const maxTopics = 100_000_000
 
 // maxBatchBytes bounds the buffer of one publisher.
 const maxBatchBytes = 256 << 10
@@ -111,13 +118,22 @@ func newFrames(c *Config, topic string, publisher uint32) *frames {
 	}
 	payloadAt := len(body)
 	body = append(body, make([]byte, c.Size)...)
-	binary.BigEndian.PutUint32(body[payloadAt:], publisher)
-	one := appendFrame(nil, packetPublish<<4|c.QoS<<1, body)
+	if c.Size > 0 {
+		binary.BigEndian.PutUint32(body[payloadAt:], publisher)
+	}
+	first := byte(packetPublish<<4) | c.QoS<<1
+	if c.Scenario == Retained {
+		first |= 1
+	}
+	one := appendFrame(nil, first, body)
 	head := len(one) - len(body)
 	n := max(1, min(c.Batch, maxBatchBytes/len(one)))
 	f := &frames{size: len(one), payload: head + payloadAt, buf: make([]byte, 0, n*len(one))}
 	if idAt > 0 {
 		f.id = head + idAt
+	}
+	if c.Scenario == Retained {
+		f.digits = head + 2 + len(topic)
 	}
 	for range n {
 		f.buf = append(f.buf, one...)
@@ -134,8 +150,13 @@ func (f *frames) set(i int, id uint16, seq uint32, at int64) {
 	if f.id > 0 {
 		binary.BigEndian.PutUint16(b[f.id:], id)
 	}
-	binary.BigEndian.PutUint32(b[f.payload+4:], seq)
-	binary.BigEndian.PutUint64(b[f.payload+8:], uint64(at))
+	if f.payload < f.size {
+		binary.BigEndian.PutUint32(b[f.payload+4:], seq)
+		binary.BigEndian.PutUint64(b[f.payload+8:], uint64(at))
+	}
+	for k, n := f.digits, seq; k > 0 && k > f.digits-len(topicDigits); k, n = k-1, n/10 {
+		b[k-1] = '0' + byte(n%10)
+	}
 }
 
 // header is a payload's first bytes.

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -37,6 +38,7 @@ type options struct {
 	each                 time.Duration
 	markdown             string
 	bounds               []bench.Bound
+	state                int
 }
 
 func parse() (options, error) {
@@ -44,11 +46,12 @@ func parse() (options, error) {
 	flag.StringVar(&o.mqcluster, "mqcluster", "bin/mqcluster", "the binary to measure")
 	flag.StringVar(&o.mosquitto, "mosquitto", "mosquitto", "the peer; also looked for in /usr/sbin")
 	flag.StringVar(&o.targets, "targets", "mosquitto,one,three", "what to compare: mosquitto, one (a node), three (nodes, publishers and subscribers on different ones); the first is what ratios are to")
-	flag.StringVar(&o.suite, "suite", "S1,S2,S3", "cases, as of mqcluster bench compare")
+	flag.StringVar(&o.suite, "suite", "S1,S2,S3", "cases, as of mqcluster bench compare; and restart, of a node with a large state (not of mosquitto)")
+	flag.IntVar(&o.state, "state", 1_000_000, "restart: retained topics, and queued messages")
 	flag.IntVar(&o.rounds, "rounds", 3, "runs of each case against each target")
 	flag.DurationVar(&o.each, "duration", 3*time.Second, "how long a run publishes")
 	flag.StringVar(&o.markdown, "markdown", "", "also write the table to this file")
-	flag.Func("bound", "case:target:ratio, or case:target:N/s: fail if CPU per message is above the ratio, or the rate below N; repeatable", func(s string) error {
+	flag.Func("bound", "case:target:ratio, case:target:N/s or case:target:Nms: fail if CPU per message is above the ratio, the rate below N, or the 99th percentile above N ms; repeatable", func(s string) error {
 		b, err := parseBound(s)
 		o.bounds = append(o.bounds, b)
 		return err
@@ -66,17 +69,36 @@ func parseBound(s string) (bench.Bound, error) {
 		return bench.Bound{}, fmt.Errorf("%q is not case:target:ratio", s)
 	}
 	b := bench.Bound{Case: parts[0], Target: parts[1]}
-	rate, isRate := strings.CutSuffix(parts[2], "/s")
-	v, err := strconv.ParseFloat(rate, 64)
+	number, to := parts[2], &b.Ratio
+	if n, ok := strings.CutSuffix(number, "/s"); ok {
+		number, to = n, &b.Rate
+	} else if n, ok := strings.CutSuffix(number, "ms"); ok {
+		number, to = n, &b.P99
+	}
+	v, err := strconv.ParseFloat(number, 64)
 	if err != nil || v <= 0 {
 		return b, fmt.Errorf("%q has no number above 0 at its end", s)
 	}
-	if isRate {
-		b.Rate = v
-	} else {
-		b.Ratio = v
-	}
+	*to = v
 	return b, nil
+}
+
+// cases are those of bench and this program's own, which comes last: after it
+// processes are others than before.
+func (s *starter) cases() (all []bench.Case, err error) {
+	names := strings.Split(s.suite, ",")
+	if i := slices.Index(names, "restart"); i >= 0 {
+		names = slices.Delete(names, i, i+1)
+		defer func() { all = append(all, s.restartCase(s.state, s.state)) }()
+	}
+	for _, name := range names {
+		some, err := bench.Cases([]string{name}, s.each)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, some...)
+	}
+	return all, nil
 }
 
 func run(ctx context.Context) (err error) {
@@ -88,7 +110,7 @@ func run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	s := &starter{dir: dir, options: o}
+	s := &starter{dir: dir, options: o, last: map[string]*clusterNode{}}
 	defer func() {
 		if err = errors.Join(err, s.close()); err == nil {
 			err = os.RemoveAll(dir)
@@ -104,7 +126,7 @@ func run(ctx context.Context) (err error) {
 		}
 		c.Targets = append(c.Targets, t)
 	}
-	if c.Cases, err = bench.Cases(strings.Split(o.suite, ","), o.each); err != nil {
+	if c.Cases, err = s.cases(); err != nil {
 		return err
 	}
 	result, err := bench.Compare(ctx, c)

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -24,6 +26,13 @@ type starter struct {
 	options
 	dir   string
 	procs []*proc
+	last  map[string]*clusterNode // of each cluster, the one with the subscribers
+}
+
+// clusterNode is a node that was started and may be killed and started again.
+type clusterNode struct {
+	name, dir, health string
+	proc              *proc
 }
 
 // proc is a process that was started, with its end.
@@ -158,11 +167,11 @@ func (s *starter) startMosquitto(ctx context.Context) (bench.Target, error) {
 // the first and subscribers the last.
 func (s *starter) startCluster(ctx context.Context, name string, n int) (bench.Target, error) {
 	t := bench.Target{Name: name}
-	var clients []string
+	var clients, secure []string
 	var mesh, token string
 	for i := range n {
 		node := fmt.Sprintf("%s-%c", name, 'a'+i)
-		a, err := freeAddresses(3)
+		a, err := freeAddresses(4)
 		if err != nil {
 			return t, err
 		}
@@ -172,7 +181,8 @@ func (s *starter) startCluster(ctx context.Context, name string, n int) (bench.T
 			verb = []string{"join", mesh, "--token-file", token}
 		}
 		if _, err := s.command(ctx, append(verb, "--data-dir", dir, "--node", node, "--mesh.listen", a[0], "--mesh.advertise", a[0],
-			"--health.listen", a[1], "--listener", "tcp,address="+a[2]+",allow_plaintext,allow_anonymous")...); err != nil {
+			"--health.listen", a[1], "--listener", "tcp,address="+a[2]+",allow_plaintext,allow_anonymous",
+			"--listener", "tls,address="+a[3]+",allow_anonymous")...); err != nil {
 			return t, err
 		}
 		p, err := s.spawn(node, s.mqcluster, "run", "--data-dir", dir)
@@ -187,12 +197,29 @@ func (s *starter) startCluster(ctx context.Context, name string, n int) (bench.T
 			if err := s.open(ctx, dir, token, n); err != nil {
 				return t, err
 			}
+			if t.TLS, err = clientTLS(dir); err != nil {
+				return t, err
+			}
 		}
-		clients = append(clients, a[2])
+		clients, secure = append(clients, a[2]), append(secure, a[3])
+		s.last[name] = &clusterNode{name: node, dir: dir, health: a[1], proc: p}
 		t.PIDs = append(t.PIDs, p.cmd.Process.Pid)
 	}
-	t.PubAddrs, t.SubAddrs = clients[:1], clients[n-1:]
+	t.PubAddrs, t.SubAddrs, t.TLSAddrs = clients[:1], clients[n-1:], secure
 	return t, nil
+}
+
+// clientTLS trusts the CA of a node's cluster.
+func clientTLS(dir string) (*tls.Config, error) {
+	pem, err := os.ReadFile(filepath.Join(dir, "tls", "ca.crt"))
+	if err != nil {
+		return nil, err
+	}
+	c := &tls.Config{RootCAs: x509.NewCertPool(), MinVersion: tls.VersionTLS13}
+	if !c.RootCAs.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s has no certificate in ca.crt", dir)
+	}
+	return c, nil
 }
 
 // open lets everybody do everything and makes a token for the other nodes.
