@@ -3,64 +3,156 @@
 package e2e
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"os"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/mqcluster/mqcluster/test/history"
-	"github.com/mqcluster/mqcluster/test/rawmqtt"
 )
 
-// TestChaos has clients of every QoS work while one fault after the other befalls
-// the nodes, two of which are well at any time. E2E_SEED repeats a run's faults.
-func TestChaos(t *testing.T) {
-	seed := uint64(time.Now().UnixNano())
-	if s, err := strconv.ParseUint(os.Getenv("E2E_SEED"), 10, 64); err == nil {
-		seed = s
+// TestChaosPlan runs a cluster under plans of faults, with clients of every kind,
+// and has the checker judge what they saw. CHAOS_PLANS is how many plans, with
+// successive seeds from E2E_SEED, and CHAOS_DURATION how long each goes on.
+func TestChaosPlan(t *testing.T) {
+	seed := chaosSeed(t)
+	plans := chaosSetting(t, "CHAOS_PLANS", 2, strconv.Atoi)
+	duration := chaosSetting(t, "CHAOS_DURATION", 25*time.Second, time.ParseDuration)
+	have, missing := abilities(t)
+	for _, m := range missing {
+		t.Logf("left out: %s", m)
 	}
-	t.Logf("E2E_SEED=%d", seed)
-	random := rand.New(rand.NewPCG(seed, 0))
-	c := NewCluster(t, Options{Proxy: true, Flags: []string{"--drain.isolated-after", "2s",
+	var rows []string
+	for i := range uint64(plans) {
+		p := newPlan(seed+i, duration, able(faultKinds(), have))
+		t.Run(fmt.Sprintf("seed %d", p.seed), func(t *testing.T) {
+			var report *history.Report
+			defer func() { rows = append(rows, row(p, report, t.Failed())) }()
+			report = runPlan(t, p, have)
+		})
+	}
+	t.Logf("\n%20s %6s %8s %8s %7s %8s %10s\n%s", "seed", "faults", "sent", "acked", "owed", "silence", "violations", strings.Join(rows, "\n"))
+}
+
+func row(p plan, r *history.Report, failed bool) string {
+	verdict := ""
+	if failed {
+		verdict = "  FAILED"
+	}
+	if r == nil {
+		return fmt.Sprintf("%20d %6d  did not come to its end%s", p.seed, len(p.faults), verdict)
+	}
+	s := r.Stats
+	return fmt.Sprintf("%20d %6d %8d %8d %7d %8s %10d%s", p.seed, len(p.faults), s.Published, s.Acked, s.Owed, s.Silence.Round(10*time.Millisecond), len(r.Violations), verdict)
+}
+
+// abilities tells what this machine and program are able to, and why not.
+func abilities(t *testing.T) (have ability, missing []string) {
+	if why := mayMount(); why == "" {
+		have |= needDisks
+	} else {
+		missing = append(missing, "slow, hung and full disks: "+why)
+	}
+	if os.Getenv("CHAOS_CLOCK") != "" {
+		withShiftedClock(t)
+		have |= needWall
+	} else {
+		missing = append(missing, "steps of the clock: CHAOS_CLOCK is not set")
+	}
+	if keys, err := command("", "config", "keys"); err != nil {
+		t.Fatal(err)
+	} else if strings.Contains(keys, "storage.reserve") {
+		have |= needReserve
+	} else {
+		missing = append(missing, "full disks: the program has no storage.reserve")
+	}
+	missing = append(missing, "replaced disks: join --replace is not built yet")
+	return have, missing
+}
+
+// able are the kinds that need no more than there is.
+func able(kinds []*faultKind, have ability) (out []*faultKind) {
+	for _, k := range kinds {
+		if k.needs&^have == 0 {
+			out = append(out, k)
+		}
+	}
+	return out
+}
+
+// runPlan runs one plan.
+func runPlan(t *testing.T, p plan, have ability) *history.Report {
+	t.Logf("%v", p)
+	c := NewCluster(t, Options{Proxy: true, Disks: have&needDisks != 0, Wall: have&needWall != 0, Flags: []string{"--drain.isolated-after", "2s",
 		// Small, so that nodes come back by a snapshot and not by the log alone.
 		"--raft.snapshot-interval", "1s", "--raft.snapshot-threshold", "300", "--raft.trailing-logs", "50"}})
-	run := c.Record(t)
-	var subs []*history.Subscriber
-	var pubs []*history.Publisher
-	for i, n := range c.Nodes {
-		subs = append(subs, run.Subscribe(history.SubscriberConfig{Endpoint: c.Endpoint(n), Name: fmt.Sprintf("sub-%d", i), Expiry: 3600,
-			Subscriptions: []rawmqtt.Subscription{rawmqtt.Sub("chaos/#", byte(1+i%2))}}))
-		for qos := byte(1); qos <= 2; qos++ {
-			pubs = append(pubs, run.Publish(history.PublisherConfig{Endpoint: c.Endpoint(n), Name: fmt.Sprintf("pub-%d-%d", i, qos), Expiry: 3600, QoS: qos,
-				Topics: []string{fmt.Sprintf("chaos/%d/%d", i, qos)}, Rate: 100, Window: 30, Size: 64}))
-		}
+	c.add() // a spare, whose address clients know
+	x := &chaos{Cluster: c, run: c.Record(t), random: rand.New(rand.NewPCG(p.seed, 1))}
+	l := startLoad(x)
+	l.await(200)
+	start := time.Now()
+	for i, f := range p.faults {
+		time.Sleep(max(gap, time.Until(start.Add(f.at))))
+		x.befall(i, f, time.Since(start))
+		l.await(20)
 	}
-	longest := time.Duration(0)
-	for range scaled(3) {
-		longest = max(longest, mishap(t, c, run, random))
-		c.WaitWhole()
-		for _, p := range pubs {
-			awaitAcked(t, p, p.Acked()+30, patience)
-		}
+	l.await(200)
+	l.stop()
+	report := x.run.Judge(l.options(p))
+	snapshots := 0
+	for _, n := range c.Nodes {
+		snapshots += strings.Count(n.Log(), "snapshot complete")
 	}
-	for _, p := range pubs {
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
-		if err := p.Stop(ctx); err != nil {
-			t.Error(err)
-		}
-		cancel()
+	if t.Logf("%d snapshots during load", snapshots); snapshots == 0 {
+		t.Error("no node took a snapshot during load")
 	}
-	run.Finish(subs...)
-	// A client of a node that hangs or is cut off does not learn of its takeover.
-	run.Judge(history.Options{MinAcked: 1000, MinOwed: 3000, TakeoverGrace: longest + 5*time.Second})
 	noGhosts(t, c)
+	return report
+}
+
+// befall has one fault befall the cluster and waits until it is well again, by
+// itself, within patience.
+func (x *chaos) befall(i int, f fault, now time.Duration) {
+	x.t.Helper()
+	x.name, x.begun, x.said, x.mayEnd = fmt.Sprintf("%d %s", i+1, f.kind.name), false, nil, map[*Node]bool{}
+	members := x.Running()
+	f.kind.do(x, f)
+	if !x.begun {
+		x.t.Fatalf("%v: the history was not told", f)
+	}
+	start := time.Now()
+	x.revive(members)
+	x.WaitWhole()
+	x.run.Mark("over: " + x.name)
+	x.t.Logf("%6.1f s  %s, %.1f s: %s; whole again after %.1f s", now.Seconds(), x.name, f.lasts.Seconds(), strings.Join(x.said, ", "), time.Since(start).Seconds())
+}
+
+// revive waits until all are ready. Those that may have ended by themselves are
+// started again, as whoever runs them would.
+func (x *chaos) revive(members []*Node) {
+	x.t.Helper()
+	last := ""
+	await(x.t, patience, func() bool {
+		ready := true
+		for _, n := range members {
+			if !n.Running() {
+				if !x.mayEnd[n] {
+					x.t.Fatalf("%s: %s has ended by itself:\n%s", x.name, n.ID, n.tail(5))
+				}
+				x.say("%s ended by itself", n.ID)
+				n.Start()
+			}
+			code, body := n.Ready()
+			if code != 200 {
+				last, ready = fmt.Sprintf("%s says %d (%s)", n.ID, code, body), false
+			}
+		}
+		return ready
+	}, func() string { return x.name + ": not all came back: " + last })
 }
 
 // noGhosts fails if the cluster believes that a client is connected, when all have
@@ -83,126 +175,4 @@ func noGhosts(t *testing.T, c *Cluster) {
 	}, func() string {
 		return "all clients have gone, and these count as connected: " + strings.Join(ghosts, ", ")
 	})
-}
-
-// TestCatchUpBySnapshot keeps a node away until the log that it needs is gone: it
-// comes back by a snapshot, with queues, retained messages and subscriptions, and
-// its clients are served.
-func TestCatchUpBySnapshot(t *testing.T) {
-	c := NewCluster(t, Options{Proxy: true, Flags: []string{"--raft.snapshot-interval", "1s", "--raft.snapshot-threshold", "100", "--raft.trailing-logs", "20", "--drain.isolated-after", "2s"}})
-	away, leader := c.Followers()[0], c.Leader()
-	keep := away.Connect(persistent("keep", 3600))
-	keep.Sub(rawmqtt.Sub("snap/#", 1))
-	const connects = 20
-	for i := range connects {
-		away.Connect(willed(fmt.Sprintf("ghost-%d", i), 5, 10))
-	}
-	c.Net.Isolate(away)
-	p := leader.Connect(clean("snap-pub"))
-	snapshots := strings.Count(leader.Log(), "snapshot complete")
-	sent := 0
-	await(t, 2*time.Minute, func() bool {
-		p.Pub(fmt.Sprintf("snap/%d", sent%50), 1, true, fmt.Sprint(sent))
-		sent++
-		return sent > 1000 && strings.Count(leader.Log(), "snapshot complete") > snapshots+1
-	}, func() string { return "the leader took no snapshot" })
-	c.Net.Heal()
-	t.Logf("ready %v after the link is whole, %d messages behind", away.WaitReadyz(200, patience).Round(time.Millisecond), sent)
-	again := away.Connect(persistent("keep", 3600))
-	if !again.Present {
-		t.Error("the session is gone")
-	}
-	for i, m := range again.Messages(sent, 2*patience) {
-		if string(m.Payload) != fmt.Sprint(i) {
-			t.Fatalf("message %d of the queue is %q", i, m.Payload)
-		}
-	}
-	want := retained(t, leader, "snap/#")
-	if got := retained(t, away, "snap/#"); !maps.Equal(got, want) || len(got) != 50 {
-		t.Errorf("retained messages differ: %v %v", got, want)
-	}
-	p.Disconnect(0)
-	again.Disconnect(0)
-	noGhosts(t, c)
-}
-
-// mishap does something bad to a node, repairs it, and returns how long it lasted.
-func mishap(t *testing.T, c *Cluster, run *Run, random *rand.Rand) time.Duration {
-	t.Helper()
-	n := c.Nodes[random.IntN(len(c.Nodes))]
-	lasts := time.Duration(500+random.IntN(7500)) * time.Millisecond
-	wait := func() { time.Sleep(lasts) } // how long it lasts is the test
-	kind := random.IntN(5)
-	note := fmt.Sprintf("%s of %s for %v", []string{"kill", "pause", "isolation", "stop", "cut link"}[kind], n.ID, lasts)
-	t.Log(note)
-	run.Mark(note)
-	switch kind {
-	case 0:
-		run.KillNode(n)
-		wait()
-		n.Restart()
-	case 1:
-		n.Pause()
-		wait()
-		n.Resume()
-	case 2:
-		c.Net.Isolate(n)
-		wait()
-		c.Net.Heal()
-	case 3:
-		n.Stop()
-		wait()
-		n.Restart()
-	case 4:
-		c.Net.Cut(n, c.Nodes[(int(n.ID[1]-'0'))%len(c.Nodes)])
-		wait()
-		c.Net.Heal()
-	}
-	run.Mark("repaired " + n.ID)
-	return lasts
-}
-
-// TestConnectOfUnknownOutcome has clients connect to a node whose words reach the
-// leader and that hears nothing: their claims are carried out, and their node gives
-// them up. When it hears again they must not count as connected for ever.
-func TestConnectOfUnknownOutcome(t *testing.T) {
-	c := NewCluster(t, Options{Proxy: true, Flags: []string{"--drain.isolated-after", "2s"}})
-	deaf, leader := c.Followers()[0], c.Leader()
-	for _, n := range c.Nodes {
-		if n != deaf {
-			c.Net.Mute(n, deaf)
-		}
-	}
-	seen := witnesses(leader)[0]
-	start := time.Now()
-	var wg sync.WaitGroup
-	const clients = 5
-	for i := range clients {
-		wg.Go(func() {
-			raw, err := deaf.Dial(5)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			defer raw.Close()
-			raw.Timeout = patience
-			name, secret := user, password
-			o := willed(fmt.Sprintf("unknown-%d", i), 0, 3600)
-			o.Username, o.Password = &name, &secret
-			ack, err := raw.Connect(o)
-			t.Logf("after %v: %v %v", time.Since(start).Round(time.Millisecond), ack, err)
-			if err == nil && ack.Reason == 0 {
-				t.Error("a node that hears nothing accepted a client")
-			}
-		})
-	}
-	wg.Wait()
-	c.Net.Heal()
-	deaf.WaitReady(patience)
-	c.WaitWhole()
-	// Their wills, with no delay, fire: the cluster took them for clients that died.
-	_, wills := collectAll([]*Client{seen}, 0)
-	t.Logf("%v wills came", wills)
-	seen.Disconnect(0)
-	noGhosts(t, c)
 }

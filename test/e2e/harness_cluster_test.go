@@ -31,6 +31,9 @@ type Options struct {
 	Proxy bool
 	// Flags are further flags of every node, given to init and join.
 	Flags []string
+	// Disks gives every node a small file system of its own (root only); Wall a
+	// wall clock of its own (withShiftedClock only).
+	Disks, Wall bool
 }
 
 // Cluster is a number of nodes that joined each other.
@@ -47,6 +50,7 @@ type Cluster struct {
 	dir     string
 	options Options
 	env     []string
+	unmount func() error // of Options.Disks
 }
 
 // NewCluster starts a cluster and returns when every node is ready and votes.
@@ -63,6 +67,9 @@ func NewCluster(t *testing.T, o Options) *Cluster {
 	}
 	c := &Cluster{t: t, dir: dir, options: o}
 	t.Cleanup(c.close)
+	if o.Disks {
+		c.janitor()
+	}
 	if o.Proxy {
 		c.Net = newNetwork(t)
 	}
@@ -115,6 +122,15 @@ func (c *Cluster) add() *Node {
 	id := fmt.Sprintf("n%d", len(c.Nodes)+1)
 	n := &Node{ID: id, Dir: filepath.Join(c.dir, id), t: c.t, cluster: c, log: filepath.Join(c.dir, id+".log"),
 		TLS: freeAddress(c.t), Plain: freeAddress(c.t), Mesh: freeAddress(c.t), Health: freeAddress(c.t)}
+	if c.options.Disks {
+		c.newDisk(n)
+	}
+	if c.options.Wall {
+		n.wall = filepath.Join(c.dir, id+".wall")
+		if err := os.WriteFile(n.wall, make([]byte, 8), 0o600); err != nil {
+			c.t.Fatal(err)
+		}
+	}
 	n.Advertise = n.Mesh
 	if c.Net != nil {
 		n.Advertise = c.Net.before(n)
@@ -244,7 +260,15 @@ func (c *Cluster) Addresses(first ...*Node) (out []string) {
 // one is a failure itself.
 func (c *Cluster) close() {
 	for _, n := range c.Nodes {
+		if n.Disk != nil {
+			n.Disk.Thaw() // a process whose write hangs cannot end
+		}
 		n.end()
+	}
+	if c.unmount != nil {
+		if err := c.unmount(); err != nil {
+			c.t.Errorf("unmount the disks: %v", err)
+		}
 	}
 	for _, n := range c.Nodes {
 		text := n.Log()
@@ -259,7 +283,7 @@ func (c *Cluster) close() {
 		for _, n := range c.Nodes {
 			c.t.Logf("the last lines of node %s:\n%s", n.ID, n.tail(30))
 		}
-		if os.Getenv("E2E_KEEP") != "" {
+		if os.Getenv("E2E_KEEP") != "" && c.unmount == nil {
 			c.t.Logf("kept: %s", c.dir)
 			return
 		}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -30,7 +31,8 @@ type network struct {
 
 	mu      sync.Mutex
 	cut     map[link]bool
-	changed chan struct{} // closed and replaced when cut changes
+	carried map[link]int64 // bytes
+	changed chan struct{}  // closed and replaced when cut changes
 	conns   map[net.Conn]bool
 	closed  bool
 	wg      sync.WaitGroup
@@ -40,7 +42,7 @@ type network struct {
 type link struct{ from, to string }
 
 func newNetwork(t *testing.T) *network {
-	w := &network{t: t, cut: map[link]bool{}, changed: make(chan struct{}), conns: map[net.Conn]bool{}}
+	w := &network{t: t, cut: map[link]bool{}, carried: map[link]int64{}, changed: make(chan struct{}), conns: map[net.Conn]bool{}}
 	t.Cleanup(w.close)
 	return w
 }
@@ -98,6 +100,19 @@ func (w *network) set(cut bool, which func(link) bool) {
 	}
 	close(w.changed)
 	w.changed = make(chan struct{})
+}
+
+func (w *network) count(l link, bytes int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.carried[l] += int64(bytes)
+}
+
+// Carried is how many bytes went over each link so far, and which are cut.
+func (w *network) Carried() (bytes map[link]int64, cut map[link]bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return maps.Clone(w.carried), maps.Clone(w.cut)
 }
 
 // open waits until a link is whole; false means that the test is over.
@@ -160,6 +175,7 @@ func (w *network) carry(to, from net.Conn, l link) {
 			return
 		}
 		if k > 0 {
+			w.count(l, k)
 			if _, werr := to.Write(buf[:k]); werr != nil {
 				err = errors.Join(err, werr)
 			}

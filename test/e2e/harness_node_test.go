@@ -26,10 +26,12 @@ type Node struct {
 	// TLS and Plain are the addresses for clients, Mesh is where the process
 	// listens for the others and Advertise where they look for it.
 	TLS, Plain, Mesh, Advertise, Health string
+	Disk                                *disk // with Options.Disks
 
 	t       *testing.T
 	cluster *Cluster
 	log     string // file
+	wall    string // file, with Options.Wall
 
 	mu     sync.Mutex
 	cmd    *exec.Cmd
@@ -57,6 +59,9 @@ func (n *Node) Start() {
 	cmd := exec.Command(program, "run", "--data-dir", n.Dir)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.Env = append(os.Environ(), n.cluster.env...)
+	if n.wall != "" {
+		cmd.Env = append(cmd.Env, wallVariable+"="+n.wall)
+	}
 	// A test program that is killed leaves no processes behind.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {

@@ -3,9 +3,6 @@
 package e2e
 
 import (
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -53,15 +50,7 @@ func TestPlantedFaults(t *testing.T) {
 // plant has the test run a program with a fault.
 func plant(t *testing.T, tag string) {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "mqcluster")
-	build := exec.Command("go", "build", "-tags", tag, "-o", path, "github.com/mqcluster/mqcluster/cmd/mqcluster")
-	build.Stdout, build.Stderr = os.Stdout, os.Stderr
-	if err := build.Run(); err != nil {
-		t.Fatalf("build the program with %s: %v", tag, err)
-	}
-	sound := program
-	program = path
-	t.Cleanup(func() { program = sound })
+	buildProgram(t, "-tags", tag)
 }
 
 // faultyRun publishes on the leader to a persistent session on a follower, kills
