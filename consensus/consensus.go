@@ -60,6 +60,10 @@ type Config struct {
 	Node, Store string
 	// Address of this node's mesh port, host:port, as peers dial it.
 	Address string
+	// Generation names the group among those that came of the same Bootstrap: a
+	// random one is chosen before each Recover, and who joins is told it. Nodes of
+	// different generations do not listen to each other. It has no blanks.
+	Generation string
 	// Level and Version are told in NodeUp.
 	Level   uint32
 	Version string
@@ -186,12 +190,13 @@ type Consensus struct {
 	nonce       string
 	incarnation atomic.Uint64 // changed under nodeMu
 
-	ctx     context.Context
-	cancel  context.CancelFunc
-	wg      sync.WaitGroup
-	streams streamSet
-	closing sync.Once
-	closeE  error
+	ctx      context.Context
+	cancel   context.CancelFunc
+	wg       sync.WaitGroup
+	streams  streamSet
+	refusals seldom
+	closing  sync.Once
+	closeE   error
 }
 
 // Open starts the node's part of raft. It returns when the state is at least at

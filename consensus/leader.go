@@ -116,7 +116,7 @@ func (c *Consensus) refreshLeader() {
 		return
 	}
 	if now.node != "" && now.node != c.leader.node {
-		_, at := splitAddress(address)
+		_, _, at := splitAddress(address)
 		if c.deps.Learn != nil && now.node != c.cfg.Node {
 			c.deps.Learn(now.node, at)
 		}

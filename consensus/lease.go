@@ -324,7 +324,7 @@ func (l *lessee) local(lead *leading) *exchange {
 func (l *lessee) dial(ctx context.Context, leader string) (*exchange, error) {
 	dctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	conn, err := l.c.deps.Network.Dial(dctx, leader, ProtoLease)
+	conn, err := l.c.dialPeer(dctx, leader, "", ProtoLease)
 	if err != nil {
 		return nil, fmt.Errorf("dial the leader: %w", err)
 	}

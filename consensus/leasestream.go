@@ -12,7 +12,7 @@ import (
 // AcceptLease serves a peer's lease stream. It returns when the stream ends,
 // which it does when this node does not lead, and closes conn.
 func (c *Consensus) AcceptLease(peer string, conn net.Conn) {
-	c.serve(conn, func(lead *leading) error {
+	c.serve(peer, conn, func(lead *leading) error {
 		g := c.granter
 		poke := make(chan struct{}, 1)
 		answers := make(chan leaseAnswer)

@@ -116,7 +116,7 @@ func (p *proposer) open(ctx context.Context) route {
 	case leader.node != p.c.cfg.Node:
 		ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 		defer cancel()
-		conn, err := p.c.deps.Network.Dial(ctx, leader.node, ProtoPack)
+		conn, err := p.c.dialPeer(ctx, leader.node, "", ProtoPack)
 		if err == nil {
 			return newStreamRoute(p, conn, changed)
 		}
@@ -255,7 +255,7 @@ func (r *streamRoute) close() {
 // peer's own and proposes them in order. It returns when the stream ends, which
 // it does when this node does not lead, and closes conn.
 func (c *Consensus) AcceptPacks(peer string, conn net.Conn) {
-	c.serve(conn, func(lead *leading) error {
+	c.serve(peer, conn, func(lead *leading) error {
 		f := newFutures(c, func(error) { _ = conn.Close() })
 		defer f.close()
 		rd := bufio.NewReaderSize(conn, maxPackBytes)
@@ -304,12 +304,15 @@ func readFrame(conn net.Conn, rd *bufio.Reader, head, most int) ([]byte, error) 
 
 // serve runs f for a stream to this node as leader and closes conn with the
 // leadership.
-func (c *Consensus) serve(conn net.Conn, f func(*leading) error) {
+func (c *Consensus) serve(peer string, conn net.Conn, f func(*leading) error) {
 	leave, ok := c.streams.enter(conn)
 	if !ok {
 		return
 	}
 	defer leave()
+	if err := c.welcome(peer, conn); err != nil {
+		return
+	}
 	lead := c.awaitLead(c.ctx, time.Second)
 	if lead == nil {
 		return
@@ -361,9 +364,12 @@ func (s *streamSet) close() {
 	s.wg.Wait()
 }
 
-// AcceptRaft serves a peer's raft stream. It returns at once; the connection is
-// raft's.
-func (c *Consensus) AcceptRaft(_ string, conn net.Conn) {
+// AcceptRaft serves a peer's raft stream. It returns when the peer has been
+// greeted; the connection is raft's.
+func (c *Consensus) AcceptRaft(peer string, conn net.Conn) {
+	if err := c.welcome(peer, conn); err != nil {
+		return
+	}
 	if err := c.layer.hand(conn); err != nil {
 		c.log.Debug("raft stream refused", "err", err)
 	}

@@ -90,8 +90,8 @@ func (c *Consensus) openRaft(ctx context.Context) (err error) {
 	if err := c.restoreNewest(ctx); err != nil {
 		return err
 	}
-	self := serverAddress(c.cfg.Node, c.cfg.Address)
-	c.layer = newStreamLayer(self, c.deps.Network, c.deps.Learn)
+	self := serverAddress(c.cfg.Node, c.cfg.Store, c.cfg.Address)
+	c.layer = newStreamLayer(c, self)
 	c.trans = newGatedTransport(c.ctx, raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: c.layer, Logger: rc.Logger, MaxPool: 3, Timeout: rpcTimeout,
 		// More than one wedges a follower for ever after a short store error
@@ -207,7 +207,7 @@ func Bootstrap(cfg Config, servers []Server) (err error) {
 			suffrage = raft.Voter
 		}
 		conf.Servers = append(conf.Servers, raft.Server{
-			ID: serverID(s.Node, s.Store), Address: serverAddress(s.Node, s.Address), Suffrage: suffrage,
+			ID: serverID(s.Node, s.Store), Address: serverAddress(s.Node, s.Store, s.Address), Suffrage: suffrage,
 		})
 	}
 	// Protocol version 3 encodes nothing through the transport.
@@ -227,26 +227,20 @@ func (c *Consensus) Servers() []Server {
 	if conf.Error() != nil {
 		return nil
 	}
-	var out []Server
-	for _, s := range conf.Configuration().Servers {
-		node, store := splitID(s.ID)
-		_, address := splitAddress(s.Address)
-		out = append(out, Server{Node: node, Store: store, Address: address, Voter: s.Suffrage == raft.Voter})
-	}
-	return out
+	return serversOf(conf.Configuration())
 }
 
 // AddNonvoter adds a server that replicates and does not vote, or changes its
 // address. It blocks until a majority has the change on disk. Leader only.
 func (c *Consensus) AddNonvoter(node, store, address string) error {
-	id, at := serverID(node, store), serverAddress(node, address)
+	id, at := serverID(node, store), serverAddress(node, store, address)
 	return c.changed("add", id, c.raft.AddNonvoter(id, at, 0, configTimeout))
 }
 
 // Promote makes a server a voter, as AddNonvoter. The caller has seen that it
 // has caught up (Status).
 func (c *Consensus) Promote(node, store, address string) error {
-	id, at := serverID(node, store), serverAddress(node, address)
+	id, at := serverID(node, store), serverAddress(node, store, address)
 	return c.changed("promote", id, c.raft.AddVoter(id, at, 0, configTimeout))
 }
 

@@ -24,8 +24,8 @@ const (
 // with an empty disk is another server.
 func serverID(node, store string) raft.ServerID { return raft.ServerID(node + "/" + store) }
 
-func serverAddress(node, address string) raft.ServerAddress {
-	return raft.ServerAddress(node + "@" + address)
+func serverAddress(node, store, address string) raft.ServerAddress {
+	return raft.ServerAddress(node + "/" + store + "@" + address)
 }
 
 func splitID(id raft.ServerID) (node, store string) {
@@ -33,9 +33,10 @@ func splitID(id raft.ServerID) (node, store string) {
 	return node, store
 }
 
-func splitAddress(a raft.ServerAddress) (node, address string) {
-	node, address, _ = strings.Cut(string(a), "@")
-	return node, address
+func splitAddress(a raft.ServerAddress) (node, store, address string) {
+	id, address, _ := strings.Cut(string(a), "@")
+	node, store = splitID(raft.ServerID(id))
+	return node, store, address
 }
 
 // raftAddr is a raft.ServerAddress as a net.Addr.
@@ -48,21 +49,21 @@ func (a raftAddr) String() string { return string(a) }
 // every one of them, because raft's transport leaves accepted and pooled ones
 // open when it closes.
 type streamLayer struct {
-	self    raft.ServerAddress
-	network Network
-	learn   func(node, address string)
-	accept  chan net.Conn
-	ctx     context.Context
-	cancel  context.CancelFunc
+	self   raft.ServerAddress
+	dial   func(ctx context.Context, node, store, proto string) (net.Conn, error)
+	learn  func(node, address string)
+	accept chan net.Conn
+	ctx    context.Context
+	cancel context.CancelFunc
 
 	mu    sync.Mutex
 	conns map[*trackedConn]struct{}
 }
 
-func newStreamLayer(self raft.ServerAddress, network Network, learn func(node, address string)) *streamLayer {
+func newStreamLayer(c *Consensus, self raft.ServerAddress) *streamLayer {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &streamLayer{
-		self: self, network: network, learn: learn,
+		self: self, dial: c.dialPeer, learn: c.deps.Learn,
 		accept: make(chan net.Conn), ctx: ctx, cancel: cancel,
 		conns: map[*trackedConn]struct{}{},
 	}
@@ -98,13 +99,13 @@ func (s *streamLayer) Dial(address raft.ServerAddress, timeout time.Duration) (n
 		}
 		return s.track(near)
 	}
-	node, host := splitAddress(address)
+	node, store, host := splitAddress(address)
 	if s.learn != nil {
 		s.learn(node, host)
 	}
 	ctx, cancel := context.WithTimeout(s.ctx, timeout)
 	defer cancel()
-	c, err := s.network.Dial(ctx, node, ProtoRaft)
+	c, err := s.dial(ctx, node, store, ProtoRaft)
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", address, err)
 	}
