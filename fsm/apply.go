@@ -20,6 +20,7 @@ func (s *Store) Apply(l *raft.Log) any { return s.ApplyBatch([]*raft.Log{l})[0] 
 // batch, then their events are observed. Results are nil; what became of an
 // item is told by events.
 func (s *Store) ApplyBatch(logs []*raft.Log) []any {
+	defer s.applying()()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	gen := s.db.Load()

@@ -17,11 +17,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -43,6 +45,9 @@ type Config struct {
 	CacheBytes, MemTableBytes int64
 	// FS is the file system, for tests; nil means the real one.
 	FS vfs.FS
+	// Deadline (10 s) is how long one write or sync may take: the disk hangs, and
+	// the store halts. One batch of entries has six times as long.
+	Deadline time.Duration
 	// KeepDead leaves dead postings in the store, for tests that compare stores.
 	KeepDead bool
 }
@@ -55,8 +60,11 @@ type Deps struct {
 	// must not block nor keep the slice.
 	Observe func([]Event)
 	// Halt ends the process: an entry could not be applied or stored, and to go
-	// on would be to diverge. It does not return.
+	// on would be to diverge. It does not return, and is called on any goroutine.
 	Halt func(error)
+	// Room tells whether so many bytes more may be written; nil: always. Asked
+	// before snapshots, in and out.
+	Room func(bytes uint64) bool
 }
 
 // Store is the state of one node. It implements raft.FSM and raft.BatchingFSM.
@@ -77,13 +85,14 @@ type Store struct {
 	due     atomic.Int64          // earliest due moment, 0: none
 	turn    atomic.Uint64         // round robin of QoS 0 picks
 
-	gc     *collector
-	closed bool
+	gc       *collector
+	closed   bool
+	fsCloser io.Closer // the watch over slow writes
 }
 
 // Open opens or creates the state in cfg.Dir. It reads every session and
 // subscription, not the messages.
-func Open(_ context.Context, cfg Config, deps Deps) (*Store, error) {
+func Open(_ context.Context, cfg Config, deps Deps) (_ *Store, err error) {
 	if cfg.CacheBytes == 0 {
 		cfg.CacheBytes = 32 << 20
 	}
@@ -92,6 +101,9 @@ func Open(_ context.Context, cfg Config, deps Deps) (*Store, error) {
 	}
 	if cfg.FS == nil {
 		cfg.FS = vfs.Default
+	}
+	if cfg.Deadline == 0 {
+		cfg.Deadline = 10 * time.Second
 	}
 	if deps.Logger == nil {
 		deps.Logger = slog.New(slog.DiscardHandler)
@@ -102,15 +114,28 @@ func Open(_ context.Context, cfg Config, deps Deps) (*Store, error) {
 	if deps.Observe == nil {
 		deps.Observe = func([]Event) {}
 	}
+	if deps.Room == nil {
+		deps.Room = func(uint64) bool { return true }
+	}
 	s := &Store{cfg: cfg, deps: deps}
-	if err := cfg.FS.MkdirAll(cfg.Dir, 0o700); err != nil {
+	s.cfg.FS = s.watched(cfg.FS)
+	defer func() {
+		if err != nil {
+			err = errors.Join(remedy(err), s.fsCloser.Close())
+		}
+	}()
+	if err := s.cfg.FS.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("create the state directory: %w", err)
 	}
-	name, err := s.currentName()
+	name, found, err := s.currentName()
 	if err != nil {
 		return nil, err
 	}
-	if err := s.removeOthers(name); err != nil {
+	keep := name
+	if !found {
+		keep = "" // what an interrupted first start has left
+	}
+	if err := s.removeOthers(keep); err != nil {
 		return nil, err
 	}
 	gen, st, err := s.openGeneration(name)
@@ -119,8 +144,13 @@ func Open(_ context.Context, cfg Config, deps Deps) (*Store, error) {
 	}
 	// Without these a power loss can take a new directory away, flushed files
 	// and all.
-	if err := errors.Join(s.syncDir(cfg.Dir), s.syncDir(cfg.FS.PathDir(cfg.Dir))); err != nil {
+	if err := errors.Join(syncDir(s.cfg.FS, cfg.Dir), syncDir(s.cfg.FS, s.cfg.FS.PathDir(cfg.Dir))); err != nil {
 		return nil, errors.Join(fmt.Errorf("sync the state directory: %w", err), gen.db.Close())
+	}
+	if !found {
+		if err := s.setCurrent(name); err != nil {
+			return nil, errors.Join(err, gen.db.Close())
+		}
 	}
 	s.install(gen, st)
 	if !cfg.KeepDead {
@@ -159,7 +189,7 @@ func (s *Store) Close() error {
 	gen := s.db.Load()
 	err := gen.db.Flush()
 	gen.release()
-	return err
+	return errors.Join(err, s.fsCloser.Close())
 }
 
 // AppliedIndex is the raft index of the last entry in the state.
@@ -215,22 +245,52 @@ func (g *generation) release() {
 
 const currentFile = "CURRENT"
 
-// currentName is the directory that holds the state in force.
-func (s *Store) currentName() (string, error) {
-	f, err := s.cfg.FS.Open(filepath.Join(s.cfg.Dir, currentFile))
+// currentName is the directory that holds the state in force; none where there
+// is no state yet.
+func (s *Store) currentName() (name string, found bool, err error) {
+	fs := s.cfg.FS
+	f, err := fs.Open(filepath.Join(s.cfg.Dir, currentFile))
 	if errors.Is(err, os.ErrNotExist) {
-		return "state-0", s.setCurrent("state-0")
+		return generationName(0), false, s.neverBegun()
 	}
 	if err != nil {
-		return "", fmt.Errorf("open the state's %s file: %w", currentFile, err)
+		return "", false, fmt.Errorf("open the state's %s file: %w", currentFile, err)
 	}
 	defer f.Close()
-	buf := make([]byte, 256)
-	n, err := f.Read(buf)
-	if n == 0 {
-		return "", fmt.Errorf("read the state's %s file: %w", currentFile, err)
+	buf, err := io.ReadAll(f)
+	if err != nil {
+		return "", false, fmt.Errorf("read the state's %s file: %w", currentFile, err)
 	}
-	return string(buf[:n]), nil
+	name = string(buf)
+	if n, ok := generationNumber(name); !ok || name != generationName(n) {
+		return "", false, fmt.Errorf("%w (the state's %s file names %q)", ErrCorrupt, currentFile, name)
+	}
+	if _, err := fs.Stat(filepath.Join(s.cfg.Dir, name)); err != nil {
+		return "", false, fmt.Errorf("%w (the state's %s file names %s: %w)", ErrCorrupt, currentFile, name, err)
+	}
+	return name, true, nil
+}
+
+// neverBegun is an error where a state was in force once and CURRENT was lost:
+// the first state, and only that, is made before CURRENT is.
+func (s *Store) neverBegun() error {
+	names, err := s.cfg.FS.List(s.cfg.Dir)
+	if err != nil {
+		return fmt.Errorf("list the state directory: %w", err)
+	}
+	for _, name := range names {
+		if n, ok := generationNumber(name); ok && n > 0 {
+			return fmt.Errorf("%w (the state's %s file is gone)", ErrCorrupt, currentFile)
+		}
+	}
+	return nil
+}
+
+func generationName(n int) string { return fmt.Sprintf("state-%d", n) }
+
+func generationNumber(name string) (n int, ok bool) {
+	_, err := fmt.Sscanf(name, "state-%d", &n)
+	return n, err == nil
 }
 
 // setCurrent is durable on return.
@@ -247,20 +307,12 @@ func (s *Store) setCurrent(name string) error {
 		err = fs.Rename(path+".new", path)
 	}
 	if err == nil {
-		err = s.syncDir(s.cfg.Dir)
+		err = syncDir(s.cfg.FS, s.cfg.Dir)
 	}
 	if err != nil {
 		return fmt.Errorf("write the state's %s file: %w", currentFile, err)
 	}
 	return nil
-}
-
-func (s *Store) syncDir(dir string) error {
-	d, err := s.cfg.FS.OpenDir(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // removeOthers deletes what an interrupted restore or snapshot left behind.
@@ -291,7 +343,8 @@ func (s *Store) openGeneration(name string) (*generation, *state, error) {
 		MemTableStopWritesThreshold: 4,
 		L0CompactionThreshold:       4,
 		FormatMajorVersion:          pebble.FormatNewest,
-		Logger:                      pebbleLogger{s.deps.Logger},
+		Logger:                      pebbleLogger{s.deps.Logger, s.halt},
+		EventListener:               s.pebbleEvents(),
 	})
 	if err != nil {
 		return nil, nil, fmt.Errorf("open the state: %w", err)
@@ -309,16 +362,6 @@ func (s *Store) closeGeneration(g *generation) {
 	if err := g.db.Close(); err != nil {
 		s.deps.Logger.Warn("close the state", "err", err)
 	}
-}
-
-// pebbleLogger passes Pebble's own lines on at debug; errors come as errors.
-type pebbleLogger struct{ l *slog.Logger }
-
-func (p pebbleLogger) Infof(f string, a ...any)  { p.l.Debug(fmt.Sprintf(f, a...)) }
-func (p pebbleLogger) Errorf(f string, a ...any) { p.l.Error(fmt.Sprintf(f, a...)) }
-func (p pebbleLogger) Fatalf(f string, a ...any) {
-	p.l.Error(fmt.Sprintf(f, a...))
-	panic(fmt.Sprintf(f, a...))
 }
 
 // Members returns the members of the cluster, by node id.

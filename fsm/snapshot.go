@@ -20,7 +20,7 @@ func (s *Store) Snapshot() (raft.FSMSnapshot, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	gen := s.db.Load()
-	if err := gen.db.Flush(); err != nil {
+	if err := flush(gen.db); err != nil {
 		return nil, fmt.Errorf("flush the state: %w", err)
 	}
 	dir := filepath.Join(s.cfg.Dir, fmt.Sprintf("snapshot-%d", s.state.applied))
@@ -101,7 +101,10 @@ func (p *snapshot) Release() {
 // takes the place of the old one, which stays until its last view is closed.
 func (s *Store) Restore(r io.ReadCloser) error {
 	defer r.Close()
-	name := fmt.Sprintf("state-%d", s.nextGeneration())
+	name, err := s.nextGeneration()
+	if err != nil {
+		return err
+	}
 	if err := s.unpack(r, name); err != nil {
 		return errors.Join(fmt.Errorf("unpack the snapshot: %w", err), s.cfg.FS.RemoveAll(filepath.Join(s.cfg.Dir, name)))
 	}
@@ -127,12 +130,21 @@ func (s *Store) Restore(r io.ReadCloser) error {
 	return nil
 }
 
-func (s *Store) nextGeneration() int {
-	n := 0
-	if _, err := fmt.Sscanf(s.db.Load().name, "state-%d", &n); err != nil {
-		n = 0
+// nextGeneration is a name that nothing on the disk has: CURRENT may name a
+// generation that was not taken up, because the process went on with the old one
+// after an error.
+func (s *Store) nextGeneration() (string, error) {
+	names, err := s.cfg.FS.List(s.cfg.Dir)
+	if err != nil {
+		return "", fmt.Errorf("list the state directory: %w", err)
 	}
-	return n + 1
+	next := 0
+	for _, name := range names {
+		if n, ok := generationNumber(name); ok {
+			next = max(next, n+1)
+		}
+	}
+	return generationName(next), nil
 }
 
 // unpack is durable on return.
@@ -160,7 +172,7 @@ func (s *Store) unpack(r io.Reader, name string) error {
 			return err
 		}
 	}
-	return errors.Join(s.syncDir(dir), s.syncDir(s.cfg.Dir))
+	return errors.Join(syncDir(s.cfg.FS, dir), syncDir(s.cfg.FS, s.cfg.Dir))
 }
 
 func (s *Store) unpackFile(r io.Reader, path string) error {
