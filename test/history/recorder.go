@@ -47,6 +47,10 @@ func (r *Recorder) Add(e Event) Event {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e.At = time.Since(r.start)
+	if n := len(r.events); n > 0 && e.At <= r.events[n-1].At {
+		// A simulated clock stands still while anything is done.
+		e.At = r.events[n-1].At + 1
+	}
 	r.events = append(r.events, e)
 	if r.enc != nil && r.err == nil && !r.closed {
 		r.err = r.enc.Encode(e)
