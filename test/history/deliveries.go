@@ -55,14 +55,20 @@ func (c *check) judgeDeliveries(s *session) {
 			c.report.Stats.Repeated++
 		}
 		d.last = e
-		if !e.Retain && !s.shares {
-			c.judgeOrder(flows, m, e, again, s.copies(m))
+		if !e.Retain && !s.shares && !m.will {
+			c.judgeOrder(flows, m, e, again, c.copies(s, m))
 		}
 	}
 }
 
 // wanted judges whether the message exists and the session asked for it.
 func (c *check) wanted(s *session, e Event, m *message) bool {
+	if m == nil && e.Clear && e.Message == "" {
+		if all := c.clears[e.Topic]; len(all) == 0 || all[0].first().At > e.At {
+			c.violate(RuleForged, []Event{e}, "%s received a clear of %q, which nobody sent", s.client, e.Topic)
+		}
+		return false // which clear it is does not show
+	}
 	if m == nil {
 		c.violate(RuleForged, []Event{e}, "%s received %q, which nobody sent", s.client, e.Message)
 		return false
@@ -75,9 +81,12 @@ func (c *check) wanted(s *session, e Event, m *message) bool {
 	if s.unsure {
 		return true
 	}
+	if m.refused != nil && m.acked == nil && len(m.sent) == 1 {
+		c.violate(RuleForged, []Event{sent, *m.refused, e}, "%s received %q, which was refused to its publisher", s.client, m.id)
+	}
 	asked, late, most := false, true, byte(0)
 	for _, b := range s.subs {
-		if b.asked < e.At && matches(b.plain, e.Topic) {
+		if b.asked < e.At && c.matches(b.plain, e.Topic) {
 			asked = true
 			late = late && b.gone < sent.At
 			most = max(most, b.qos)
@@ -118,14 +127,29 @@ func (c *check) repeatedQoS2(s *session, e Event) bool {
 
 // copies is how often one message may come: once, or once for each subscription
 // that it matches.
-func (s *session) copies(m *message) int {
+func (c *check) copies(s *session, m *message) int {
 	n := 0
 	for _, b := range s.subs {
-		if matches(b.plain, m.first().Topic) {
+		if c.matches(b.plain, m.first().Topic) {
 			n++
 		}
 	}
 	return max(n, 1)
+}
+
+// asked is how many SUBSCRIBEs of filters that match a message were sent.
+func (s *session) asked(c *check, m *message, by time.Duration) (n int) {
+	for _, b := range s.subs {
+		if !c.matches(b.plain, m.first().Topic) {
+			continue
+		}
+		for _, at := range b.asks {
+			if at < by {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // deliveries is how often one message came to one session.
@@ -135,16 +159,22 @@ type deliveries struct {
 	fresh int    // without DUP
 	here  int    // on the newest connection
 	acked *Event // the newest acknowledgement by the receiver
+	// freshHere counts those without DUP on the newest connection; retained: one of
+	// them came because of a SUBSCRIBE.
+	freshHere int
+	retained  bool
 }
 
 func (d *deliveries) note(e Event) {
 	if d.last.History != e.History || d.last.Conn != e.Conn {
-		d.here = 0
+		d.here, d.freshHere = 0, 0
 	}
 	d.all++
 	d.here++
+	d.retained = d.retained || e.Retain
 	if !e.Dup {
 		d.fresh++
+		d.freshHere++
 	}
 }
 
@@ -152,14 +182,23 @@ func (d *deliveries) note(e Event) {
 // time that it was sent and each subscription that it matches, a message may come
 // once on every connection, and once without DUP.
 func (c *check) judgeAgain(s *session, m *message, d *deliveries, e Event) {
-	copies := s.copies(m)
-	if e.Retain || d.all <= copies {
+	copies := c.copies(s, m)
+	if d.all <= copies {
 		return
 	}
 	shows := append(append([]Event{}, m.sent...), d.last, e)
 	allowed := copies * len(m.sent)
+	if d.retained {
+		// Each SUBSCRIBE but the first of a filter brings it once more.
+		allowed += s.asked(c, m, e.At) - copies
+	}
 	settle := c.options.Settled
 	switch {
+	case m.will && d.fresh > allowed:
+		c.violate(RuleWill, shows, "%s received the will %q twice", s.client, m.id)
+	case d.retained && d.freshHere <= allowed && (e.QoS < 2 || d.all <= allowed):
+	case d.retained && e.QoS < 2:
+		c.violate(RuleRetained, shows, "%s received the retained message %q twice", s.client, m.id)
 	case e.QoS == 2:
 		c.violate(RuleOnce, shows, "%s received %q twice", s.client, m.id)
 	case e.QoS == 0 && d.all > allowed:

@@ -12,8 +12,8 @@ func (c *check) judgeOwed(s *session) {
 		present = present || cn.live(s.drained)
 	}
 	end := s.last().end
-	away := !present && end != nil && end.Kind == Disconnected
-	if s.over && !present || s.unsure {
+	away := !present && end != nil && end.Kind != Lost
+	if !present && (s.over || c.mayHaveEnded(s)) || s.unsure {
 		return
 	}
 	type fault struct{ rule, publisher string }
@@ -45,15 +45,30 @@ func (c *check) judgeOwed(s *session) {
 	}
 }
 
+// mayHaveEnded tells whether a session without a connection may have expired
+// before its drain, or before the end of the run.
+func (c *check) mayHaveEnded(s *session) bool {
+	end := s.last().end
+	if end == nil || s.expiry == Never {
+		return s.vague
+	}
+	until := min(s.drained, c.events[len(c.events)-1].At)
+	away := until - end.At + expirySlack
+	return s.vague || away+away/logHaste > time.Duration(s.expiry)*time.Second
+}
+
 // owing returns the subscription by which a session is owed a message, nil if it
 // is not.
 func (c *check) owing(s *session, m *message) *sub {
 	sent := m.first()
+	if m.will || sent.Clear && !c.named(s, m) {
+		return nil // wills have a rule of their own
+	}
 	if sent.QoS > 0 && (m.acked == nil || m.acked.At > s.drained) || sent.QoS == 0 && !c.options.QoS0 {
 		return nil
 	}
 	for _, b := range s.subs {
-		if b.group == "" && b.since < sent.At && b.until > s.drained-1 && matches(b.plain, sent.Topic) &&
+		if b.group == "" && b.since < sent.At && b.until > s.drained-1 && c.matches(b.plain, sent.Topic) &&
 			!(b.noLocal && sent.Client == s.client) && (min(b.qos, sent.QoS) > 0 || c.options.QoS0) {
 			return b
 		}
@@ -61,11 +76,23 @@ func (c *check) owing(s *session, m *message) *sub {
 	return nil
 }
 
+// named tells whether a message without a payload brings its name to a session:
+// a property of MQTT 5 does.
+func (c *check) named(s *session, m *message) bool {
+	for _, cn := range s.conns {
+		if cn.asked.Version < 5 {
+			return false
+		}
+	}
+	cn := c.byKey[connKey{m.first().History, m.first().Conn}]
+	return cn != nil && cn.asked.Version >= 5
+}
+
 // ruleFor says which promise the loss of a message breaks.
 func (c *check) ruleFor(s *session, m *message, heard bool) string {
 	from := m.first().At
-	for _, k := range c.kills {
-		if k.At > from-time.Second && k.At < s.drained {
+	for _, w := range c.windows {
+		if w.from > from-time.Second && w.from < s.drained {
 			return RuleFailover
 		}
 	}
@@ -107,102 +134,4 @@ func (c *check) explainMissing(s *session, rule string, lost []*message, present
 		what += " and its session never came back"
 	}
 	c.violate(rule, shows, "%s", what)
-}
-
-// shared is a shared subscription's group.
-type shared struct {
-	filter   string
-	sessions []*session
-}
-
-// judgeShared judges the groups: each message that was acknowledged after every
-// member had subscribed comes to one of them, and to a second one only after the
-// first one's connection has ended.
-func (c *check) judgeShared() {
-	var filters []string
-	for _, s := range c.sessions {
-		for _, b := range s.subs {
-			if b.group == "" || b.since == forever {
-				continue
-			}
-			g := c.groups[b.filter]
-			if g == nil {
-				g = &shared{filter: b.filter}
-				c.groups[b.filter] = g
-				filters = append(filters, b.filter)
-			}
-			g.sessions = append(g.sessions, s)
-		}
-	}
-	for _, f := range filters {
-		c.judgeGroup(c.groups[f])
-	}
-}
-
-func (c *check) judgeGroup(g *shared) {
-	_, plain := group(g.filter)
-	for _, m := range c.order {
-		sent := m.first()
-		if !matches(plain, sent.Topic) {
-			continue
-		}
-		got := g.receivers(m)
-		if len(got) == 0 && c.groupOwed(g, m) {
-			c.report.Stats.Owed++
-			c.violate(RuleShared, append([]Event{sent}, *m.acked), "no member of %s received %q", g.filter, m.id)
-		} else if len(got) > 0 && m.acked != nil {
-			c.report.Stats.Owed++
-		}
-		for i := 1; i < len(got); i++ {
-			if first := got[0]; len(m.sent) == 1 && !c.ended(first, got[i].At) {
-				c.violate(RuleShared, []Event{sent, first, got[i]}, "two members of %s received %q", g.filter, m.id)
-				break
-			}
-		}
-	}
-}
-
-// receivers are the first deliveries of a message to the members that get it by
-// the group alone, in order of time.
-func (g *shared) receivers(m *message) (got []Event) {
-	for _, s := range g.sessions {
-		if s.copies(m) > 1 {
-			continue
-		}
-		if e, ok := s.got[m.id]; ok {
-			got = append(got, e)
-			for i := len(got) - 1; i > 0 && got[i].At < got[i-1].At; i-- {
-				got[i], got[i-1] = got[i-1], got[i]
-			}
-		}
-	}
-	return got
-}
-
-// groupOwed tells whether some member must have received a message: one was
-// subscribed before it was sent and is connected at the end.
-func (c *check) groupOwed(g *shared, m *message) bool {
-	sent := m.first()
-	if sent.QoS == 0 || m.acked == nil {
-		return false
-	}
-	for _, s := range g.sessions {
-		for _, b := range s.subs {
-			if b.filter == g.filter && b.since < sent.At && b.until == forever && b.qos > 0 && s.copies(m) == 1 &&
-				m.acked.At < s.drained && s.last().live(s.drained) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// ended tells whether the connection of a delivery had ended by a time.
-func (c *check) ended(e Event, by time.Duration) bool {
-	for _, cn := range c.conns {
-		if cn.asked.History == e.History && cn.asked.Conn == e.Conn {
-			return cn.end != nil && cn.end.At <= by
-		}
-	}
-	return false
 }

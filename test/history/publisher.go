@@ -143,7 +143,7 @@ func (p *Publisher) miss() {
 	}
 	// One more or less is a matter of when Stop came.
 	if n > p.sent+1 {
-		p.client.add(Event{Kind: Missed, Seq: p.sent, Count: n - p.sent, Due: p.begun + p.due(p.sent+1)})
+		p.client.add(Event{Kind: Missed, QoS: p.cfg.QoS, Seq: p.sent, Count: n - p.sent, Due: p.begun + p.due(p.sent+1)})
 	}
 }
 

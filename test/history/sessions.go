@@ -12,6 +12,10 @@ const forever = time.Duration(math.MaxInt64)
 // server do not see a connection end at the same time.
 const expirySlack = time.Second
 
+// logHaste is the part of itself by which log time may be faster or slower than
+// real time, inverted.
+const logHaste = 10
+
 // connKey names a connection of a run.
 type connKey struct {
 	history string
@@ -25,6 +29,19 @@ type conn struct {
 	end     *Event // Disconnected or Lost
 	refused bool
 	session *session
+	// events are what it received and acknowledged, and its acknowledged publishes.
+	events []Event
+}
+
+// node is where the connection was.
+func (c *conn) node() string { return c.asked.Node }
+
+// endAt is when the client saw the end; forever if it did not.
+func (c *conn) endAt() time.Duration {
+	if c.end == nil {
+		return forever
+	}
+	return c.end.At
 }
 
 // live tells whether the connection was up at a time.
@@ -43,6 +60,7 @@ type sub struct {
 	until         time.Duration // UNSUBSCRIBE was sent
 	gone          time.Duration // UNSUBACK came
 	suback        Event
+	asks          []time.Duration // every SUBSCRIBE of it
 }
 
 // session is a session as its clients could see it, over all its connections.
@@ -53,6 +71,8 @@ type session struct {
 	events []Event // Received, Released and ReceiveAcked, in order
 	expiry uint32
 	over   bool
+	// vague: it may have another expiry than the client asked for.
+	vague bool
 	// unsure: it was there before anything that is recorded.
 	unsure   bool
 	drained  time.Duration
@@ -73,7 +93,6 @@ type clientState struct {
 // collectSessions walks through the events and builds connections and sessions.
 func (c *check) collectSessions() {
 	clients := map[string]*clientState{}
-	open := map[connKey]*conn{}
 	for _, e := range c.events {
 		if e.Client == "" {
 			continue
@@ -85,12 +104,13 @@ func (c *check) collectSessions() {
 		}
 		if e.Kind == ConnectSent {
 			cn := &conn{asked: e}
-			open[connKey{e.History, e.Conn}] = cn
+			c.byKey[connKey{e.History, e.Conn}] = cn
+			c.byClient[e.Client] = append(c.byClient[e.Client], cn)
 			st.conns = append(st.conns, cn)
 			c.conns = append(c.conns, cn)
 			continue
 		}
-		if cn := open[connKey{e.History, e.Conn}]; cn != nil {
+		if cn := c.byKey[connKey{e.History, e.Conn}]; cn != nil {
 			c.step(st, cn, e)
 		}
 	}
@@ -109,12 +129,15 @@ func (c *check) step(st *clientState, cn *conn, e Event) {
 		c.attach(st, cn)
 	case Refused:
 		cn.refused = true
-	case Disconnected, Lost:
+	case Disconnected, Lost, Cut:
 		cn.end = &e
 		if s == nil || s.last() != cn {
 			return
 		}
 		if e.Kind == Disconnected {
+			// The node may not have heard it.
+			_, deaf := c.disturbed(cn.node(), e.At-time.Second, e.At+time.Second)
+			s.vague = deaf && s.expiry != e.Expiry
 			s.expiry = e.Expiry
 		}
 		s.over = s.over || s.expiry == 0
@@ -122,7 +145,10 @@ func (c *check) step(st *clientState, cn *conn, e Event) {
 		if s != nil {
 			s.subscription(e)
 		}
+	case PublishAcked:
+		cn.events = append(cn.events, e)
 	case Received, Released, ReceiveAcked:
+		cn.events = append(cn.events, e)
 		if s != nil {
 			s.events = append(s.events, e)
 		}
@@ -137,7 +163,10 @@ func (c *check) step(st *clientState, cn *conn, e Event) {
 func (c *check) attach(st *clientState, cn *conn) {
 	old, present := st.session, cn.up.Present
 	must, mustNot := c.presence(st, cn)
+	expired := !must && !mustNot && c.expired(st, cn)
 	switch {
+	case present && expired:
+		c.violate(RuleExpiry, []Event{*old.last().end, cn.asked, *cn.up}, "the session of %s outlived its %d s", cn.asked.Client, old.expiry)
 	case present && cn.asked.Clean:
 		c.violate(RulePresent, []Event{cn.asked, *cn.up}, "%s asked for a clean start and got an old session", cn.asked.Client)
 	case present && mustNot:
@@ -159,7 +188,7 @@ func (c *check) attach(st *clientState, cn *conn) {
 	}
 	s := st.session
 	s.conns = append(s.conns, cn)
-	s.expiry = cn.asked.Expiry
+	s.expiry, s.vague = cn.asked.Expiry, false
 	cn.session = s
 }
 
@@ -168,22 +197,69 @@ func (c *check) presence(st *clientState, cn *conn) (must, mustNot bool) {
 	if cn.asked.Clean {
 		return false, true
 	}
-	for _, o := range st.conns {
-		// A CONNECT without an answer may have been carried out, and of two at the
-		// same time either may have been first.
-		if o != cn && !o.refused && (o.up == nil && st.after(o) || o.up != nil && o.up.At > cn.asked.At) {
-			return false, false
-		}
+	if st.unclear(cn) {
+		return false, false
 	}
 	s := st.session
-	if s == nil || s.over || s.last().end == nil && s.expiry == 0 {
+	switch {
+	case s == nil:
 		return false, true
-	}
-	if s.expiry == Never || s.last().end == nil {
+	case s.vague:
+		return false, false
+	case s.over || s.last().end == nil && s.expiry == 0:
+		return false, true
+	case s.expiry == Never:
 		return true, false
 	}
-	away := cn.up.At - s.last().end.At
-	return away+expirySlack < time.Duration(s.expiry)*time.Second, false
+	last := s.last()
+	// A node that was cut off has lost its sessions before its clients knew.
+	from := last.endAt()
+	if since, is := c.disturbed(last.node(), last.up.At, from); is {
+		from = min(from, since)
+	}
+	if from == forever {
+		return true, false
+	}
+	away := cn.up.At - from
+	return away+away/logHaste+expirySlack < time.Duration(s.expiry)*time.Second, false
+}
+
+// unclear tells whether it cannot be known which connection of a client is the
+// one before cn: a CONNECT without an answer may have been carried out, and of
+// two at the same time either may have been first.
+func (st *clientState) unclear(cn *conn) bool {
+	for _, o := range st.conns {
+		if o != cn && !o.refused && (o.up == nil && st.after(o) || o.up != nil && o.up.At > cn.asked.At) {
+			return true
+		}
+	}
+	return false
+}
+
+// expired tells whether the session before a connection must have ended: the
+// log's time, which may be slow, and stands while there is no leader, has run out.
+func (c *check) expired(st *clientState, cn *conn) bool {
+	s := st.session
+	if s == nil || s.vague || s.expiry == Never || s.last().end == nil || st.unclear(cn) {
+		return false
+	}
+	lasts := time.Duration(s.expiry) * time.Second
+	if c.drained(s.last()) {
+		lasts = max(lasts, c.options.DrainGrace)
+	}
+	from := s.last().end.At
+	away := cn.asked.At - from - c.overlap(from, cn.asked.At)
+	return away-away/logHaste > lasts+c.options.ExpiryMargin
+}
+
+// drained tells whether a connection may have ended by a drain of its node.
+func (c *check) drained(cn *conn) bool {
+	for _, at := range c.drains[cn.node()] {
+		if at >= cn.asked.At && at <= cn.endAt() {
+			return true
+		}
+	}
+	return false
 }
 
 // after tells whether o was asked for after the newest connection was.
@@ -207,6 +283,7 @@ func (s *session) subscription(e Event) {
 			s.subs = append(s.subs, at)
 		}
 		at.noLocal = at.noLocal || e.NoLocal
+		at.asks = append(at.asks, e.At)
 	case Subscribed:
 		if at == nil {
 			return

@@ -1,15 +1,13 @@
 package history
 
+import "time"
+
 // judgeTakeovers judges that a client id has one connection at a time: after a
 // second one was acknowledged the first one ends soon, with 0x8E in MQTT 5, gets
 // nothing acknowledged that it sends and receives nothing that was sent since.
 func (c *check) judgeTakeovers() {
-	byClient := map[string][]*conn{}
 	for _, cn := range c.conns {
-		byClient[cn.asked.Client] = append(byClient[cn.asked.Client], cn)
-	}
-	for _, cn := range c.conns {
-		for _, next := range byClient[cn.asked.Client] {
+		for _, next := range c.byClient[cn.asked.Client] {
 			if cn.up == nil || next.up == nil || next.asked.At <= cn.up.At {
 				continue
 			}
@@ -18,7 +16,7 @@ func (c *check) judgeTakeovers() {
 			}
 			break // the first that came after it; later ones meet that one
 		}
-		c.judgeKick(cn, byClient[cn.asked.Client])
+		c.judgeKick(cn, c.byClient[cn.asked.Client])
 	}
 }
 
@@ -26,38 +24,31 @@ func (c *check) judgeTakeovers() {
 func (c *check) judgeTakeover(old, next *conn) {
 	shows := []Event{*old.up, next.asked, *next.up}
 	limit := next.up.At + c.options.TakeoverGrace
+	// A node that is cut off or hangs tells nobody, and is told of nothing.
+	_, deaf := c.disturbed(old.node(), next.asked.At-time.Second, limit)
 	switch {
+	case deaf:
 	case old.end == nil && c.events[len(c.events)-1].At < limit:
 		// The run ended too soon to tell.
 	case old.end == nil:
 		c.violate(RuleTakeover, shows, "%s has two connections", old.asked.Client)
 	case old.end.At > limit:
 		c.violate(RuleTakeover, append(shows, *old.end), "the first connection of %s lived on for %v", old.asked.Client, old.end.At-next.up.At)
-	case old.end.Kind == Lost && old.asked.Version == 5 && old.end.Reason != TakenOver && !c.killedBetween(old):
+	case old.end.Kind == Lost && old.asked.Version == 5 && old.end.Reason != TakenOver && !c.drained(old):
 		c.violate(RuleTakeover, append(shows, *old.end), "the first connection of %s ended without 0x8E", old.asked.Client)
 	}
 	c.judgeFenced(old, next)
 }
 
-// killedBetween tells whether the node of a connection was killed in its time.
-func (c *check) killedBetween(cn *conn) bool {
-	for _, k := range c.kills {
-		if k.Node == cn.asked.Node && k.At > cn.up.At && k.At < cn.end.At {
-			return true
-		}
-	}
-	return false
-}
-
 // judgeFenced judges what a connection saw after another one had replaced it.
 func (c *check) judgeFenced(old, next *conn) {
-	for i := range c.events {
-		e := &c.events[i]
-		if e.At < next.up.At || e.History != old.asked.History || e.Conn != old.asked.Conn {
+	for i := range old.events {
+		e := &old.events[i]
+		if e.At < next.up.At {
 			continue
 		}
 		m := c.messages[e.Message]
-		if m == nil || m.first().At < next.up.At {
+		if m == nil || m.will || m.first().At < next.up.At {
 			continue
 		}
 		switch {
@@ -82,4 +73,44 @@ func (c *check) judgeKick(cn *conn, all []*conn) {
 		}
 	}
 	c.violate(RuleTakeover, []Event{*cn.up, *cn.end}, "%s was told of a takeover, and nobody else connected with its id", cn.asked.Client)
+}
+
+// fence is when a later connection of the same client id was acknowledged: what
+// was sent over cn alone must be before that in the log, or nowhere.
+func (c *check) fence(cn *conn) time.Duration {
+	for _, o := range c.byClient[cn.asked.Client] {
+		if cn.up != nil && o.up != nil && o.asked.At > cn.up.At {
+			return o.up.At
+		}
+	}
+	return forever
+}
+
+// judgeFence judges that nothing of a connection lands after another one has
+// replaced it. A session receives in the order of the log, so what was sent after
+// the winner's CONNACK must not come before what the loser sent.
+func (c *check) judgeFence(s *session) {
+	if s.shares {
+		return
+	}
+	seen := map[string]bool{}
+	var newest [3]*message // by QoS as received, the one that was sent last
+	var came [3]Event
+	for _, e := range s.events {
+		m := c.messages[e.Message]
+		if e.Kind != Received || m == nil || m.will || e.Retain || e.QoS == 0 || e.QoS > 2 || seen[m.id] {
+			continue
+		}
+		seen[m.id] = true
+		if n := newest[e.QoS]; n != nil {
+			last := m.sent[len(m.sent)-1]
+			if cn := c.byKey[connKey{last.History, last.Conn}]; cn != nil && c.fence(cn) < n.first().At {
+				c.violate(RuleTakeover, []Event{last, n.first(), came[e.QoS], e},
+					"%s received %q of a connection that was replaced after %q, which was sent when it was", s.client, m.id, n.id)
+			}
+		}
+		if n := newest[e.QoS]; n == nil || m.first().At > n.first().At {
+			newest[e.QoS], came[e.QoS] = m, e
+		}
+	}
 }
