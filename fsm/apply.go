@@ -140,7 +140,7 @@ func (a *applier) entry(index uint64, data []byte) error {
 // pack applies the items of a pack if it is the next one of its node.
 func (a *applier) pack(p *logpb.Pack) error {
 	m := a.members[p.Node]
-	if m == nil || m.rec.Incarnation == 0 || m.rec.Incarnation != p.Incarnation || p.Number < m.nextPack {
+	if m == nil || m.rec.Incarnation == 0 || m.rec.Incarnation != p.Incarnation || p.Number < m.nextPack && planted != skipNumber {
 		return nil
 	}
 	if p.Number > m.nextPack {
@@ -149,7 +149,7 @@ func (a *applier) pack(p *logpb.Pack) error {
 		}
 		return nil
 	}
-	m.nextPack++
+	m.nextPack = max(m.nextPack, p.Number+1)
 	a.set(appendString(keyPack, p.Node), uint64Value(m.nextPack))
 	from := owner{node: p.Node, incarnation: p.Incarnation}
 	for i, it := range p.Items {
@@ -196,7 +196,7 @@ func (a *applier) item(from owner, it *logpb.Item) (Result, error) {
 // held returns the session if epoch is the one that has it.
 func (a *applier) held(client string, epoch uint64, r *Result) *sess {
 	s := a.sessions[client]
-	if s == nil || s.rec.Epoch != epoch || s.rec.Owner == "" {
+	if s == nil || s.rec.Epoch != epoch && planted != loseFence || s.rec.Owner == "" {
 		r.Err = ErrStale
 		return nil
 	}

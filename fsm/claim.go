@@ -194,6 +194,9 @@ func (a *applier) fireWill(s *sess) {
 		m.ExpiresAt = a.stamp + int64(*w.Expiry)*1000
 	}
 	a.publish(a.pos(), m)
+	if planted == willTwice {
+		a.publish(a.pos(), m)
+	}
 }
 
 // fireDue lets everything happen that was due by the log's time.

@@ -14,7 +14,7 @@ func (a *applier) publishItem(c *logpb.Publish, r *Result) {
 	if s == nil {
 		return
 	}
-	if c.Qos == 2 {
+	if c.Qos == 2 && planted != skipReceived {
 		id := uint16(c.PacketId)
 		if _, dup := s.received[id]; dup {
 			r.Duplicate = true
@@ -59,6 +59,9 @@ func (a *applier) publish(p session.Pos, m *session.Message) bool {
 			to, ok := choose(g.list(), uint64(p), nil)
 			if !ok {
 				continue
+			}
+			if planted == localMember {
+				to = local(g.list(), a.node, to)
 			}
 			pick := Pick{Client: to.sess.rec.Client, Node: to.sess.rec.Owner, Subscription: to.sub.Subscription}
 			picks = append(picks, pick)

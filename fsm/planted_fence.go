@@ -1,0 +1,5 @@
+//go:build plant_lose_epoch_fence
+
+package fsm
+
+const planted = loseFence

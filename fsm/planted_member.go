@@ -1,0 +1,5 @@
+//go:build plant_shared_member_local
+
+package fsm
+
+const planted = localMember

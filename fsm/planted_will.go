@@ -1,0 +1,5 @@
+//go:build plant_will_twice
+
+package fsm
+
+const planted = willTwice
