@@ -37,8 +37,9 @@ func (a *applier) adminItem(it *logpb.Item, r *Result) error {
 	case *logpb.Item_CertPut:
 		a.certPut(k.CertPut)
 	case *logpb.Item_SettingPut:
-		a.settings[k.SettingPut.Key] = k.SettingPut.Value
-		a.set(appendString(keySetting, k.SettingPut.Key), []byte(k.SettingPut.Value))
+		a.putSetting(k.SettingPut)
+	case *logpb.Item_Trim:
+		a.trim(k.Trim)
 	default:
 		return errUnknownCommand
 	}

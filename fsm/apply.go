@@ -36,11 +36,7 @@ func (s *Store) ApplyBatch(logs []*raft.Log) []any {
 		}
 		s.state.applied = l.Index
 	}
-	a.set([]byte(metaApplied), uint64Value(s.state.applied))
-	a.set([]byte(metaStamp), uint64Value(uint64(s.state.stamp)))
-	if a.err == nil {
-		a.err = a.batch.Commit(pebble.NoSync)
-	}
+	a.commit()
 	if a.err != nil {
 		s.deps.Halt(fmt.Errorf("store log entries up to %d: %w", s.state.applied, a.err))
 	}
@@ -48,7 +44,7 @@ func (s *Store) ApplyBatch(logs []*raft.Log) []any {
 	s.stamp.Store(s.state.stamp)
 	s.publishTables()
 	if s.gc != nil {
-		s.gc.touch(a.touched)
+		s.gc.touch(a.touched, a.loose, s.state)
 	}
 	s.deps.Observe(a.events)
 	return make([]any, len(logs))
@@ -67,9 +63,39 @@ type applier struct {
 	unread map[*filter][]unreadPosting
 	// moved are postings that the batch deletes.
 	moved map[posting]struct{}
+	// expiries are those of the retained messages that the batch sets, by key, 0
+	// for none; kept while any retained message expires.
+	expiries map[string]int64
+	// loose are messages that lost a posting out of turn.
+	loose   []session.Pos
+	scratch []byte
 
 	index uint64
 	n     int // of the next item in the entry
+}
+
+// commit puts the batch, with how far it goes, into the store.
+func (a *applier) commit() {
+	a.set([]byte(metaApplied), uint64Value(a.applied))
+	a.set([]byte(metaStamp), uint64Value(uint64(a.stamp)))
+	if a.err == nil {
+		a.err = a.batch.Commit(pebble.NoSync)
+	}
+	if err := a.batch.Close(); a.err == nil {
+		a.err = err
+	}
+}
+
+// boundary puts what earlier entries wrote into the store, for an entry that
+// reads it: what it finds must not depend on how entries are cut into batches.
+// The entry must not have changed anything yet, its stamp included.
+func (a *applier) boundary() {
+	if a.batch.Empty() {
+		return
+	}
+	a.commit()
+	a.batch = a.db.NewBatch()
+	a.unread, a.moved, a.expiries = nil, nil, nil
 }
 
 func (a *applier) set(k, v []byte) {
@@ -117,9 +143,13 @@ func (a *applier) entry(index uint64, data []byte) error {
 		return fmt.Errorf("it cannot be decoded: %w", err)
 	}
 	a.index, a.n = index, 0
+	if a.expires(e.Stamp) || trims(&e) {
+		a.boundary()
+	}
 	if e.Stamp > a.stamp {
 		a.stamp = e.Stamp
 	}
+	a.expireRetained()
 	a.fireDue()
 	switch c := e.Command.(type) {
 	case *logpb.Entry_Pack:

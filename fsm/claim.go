@@ -30,10 +30,10 @@ func (a *applier) claim(from owner, c *logpb.Claim, r *Result) {
 	}
 	present := s != nil
 	if s == nil {
-		s = &sess{client: c.Client, rec: &logpb.Session{Client: c.Client, Incarnation: uint64(r.Pos)}}
-		s.cursor = r.Pos
+		s = &sess{client: c.Client, incarnation: uint64(r.Pos), rec: &logpb.Session{Client: c.Client, Incarnation: uint64(r.Pos)}}
+		s.cursor.Store(uint64(r.Pos))
 		a.addSession(s)
-		a.set(appendString(keyCursor, c.Client), uint64Value(uint64(s.cursor)))
+		a.set(appendString(keyCursor, c.Client), uint64Value(uint64(r.Pos)))
 	}
 	rec := s.rec
 	rec.Epoch = uint64(r.Pos)
@@ -66,7 +66,7 @@ func (a *applier) claimed(s *sess, present bool) *Claimed {
 		Epoch:       session.Pos(s.rec.Epoch),
 		Incarnation: session.Pos(s.rec.Incarnation),
 		Logged:      s.rec.Expiry > 0 || len(s.list()) > 0,
-		Cursor:      s.cursor,
+		Cursor:      s.at(),
 		Horizon:     session.Pos(s.rec.Horizon),
 	}
 	for _, n := range s.list() {
@@ -111,7 +111,7 @@ func (a *applier) release(c *logpb.Release, r *Result) {
 	}
 	a.advance(s, session.Pos(c.Cursor))
 	a.replayed(s, c.Replayed)
-	s.rec.Inflight = c.Inflight
+	s.rec.Inflight = s.owedInflight(c.Inflight)
 	a.disconnected(s, disconnect{will: c.Will, grace: c.Grace})
 }
 
@@ -240,21 +240,28 @@ func (a *applier) progress(p *logpb.SessionProgress) {
 	}
 }
 
-// advance moves the cursor; finished QoS 2 states at or before it are done
-// with.
+// advance moves the cursor over what was acknowledged; finished QoS 2 states at
+// or before it are done with.
 func (a *applier) advance(s *sess, to session.Pos) {
-	if to <= s.cursor {
+	was := s.at()
+	if to <= was {
 		return
 	}
-	s.cursor = to
-	a.set(appendString(keyCursor, s.rec.Client), uint64Value(uint64(to)))
 	for p := range s.outs {
 		// Of retained messages the cursor says nothing; their keys are beyond it.
-		if p <= to {
+		// One from before the cursor was given up while it was under way (trim), and
+		// ends by itself.
+		if p > was && p <= to {
 			delete(s.outs, p)
 			a.del(outKey(s.rec.Client, p))
 		}
 	}
+	a.moveCursor(s, to)
+}
+
+func (a *applier) moveCursor(s *sess, to session.Pos) {
+	s.cursor.Store(uint64(to))
+	a.set(appendString(keyCursor, s.rec.Client), uint64Value(uint64(to)))
 	for _, n := range s.list() {
 		if n.QoS > 0 {
 			a.touched = append(a.touched, n.filter)
@@ -283,13 +290,19 @@ func (a *applier) outbound(c *logpb.Outbound, r *Result) {
 	if s == nil {
 		return
 	}
-	for _, m := range c.Marks {
+	r.Found = make([]bool, len(c.Marks))
+	for i, m := range c.Marks {
 		p := session.Pos(m.Pos)
 		if p.Retained() {
 			a.outRetained(s, m)
+			r.Found[i] = true
 			continue
 		}
-		if session.OutState(m.State) == session.OutDone && p <= s.cursor {
+		if p <= s.at() && !a.outGivenUp(s, m) {
+			continue
+		}
+		r.Found[i] = true
+		if session.OutState(m.State) == session.OutDone && p <= s.at() {
 			delete(s.outs, p)
 			a.del(outKey(c.Client, p))
 			continue

@@ -34,7 +34,9 @@ type Result struct {
 	// message was accepted before and is not accepted twice [MQTT-4.3.3-10].
 	Duplicate bool
 	// Found tells of a Rel whether the packet id was in use, and of an
-	// Unsubscribe, filter by filter, whether there was such a subscription.
+	// Unsubscribe, filter by filter, whether there was such a subscription. Of an
+	// Outbound it tells, mark by mark, whether it was noted: the message of one that
+	// was not has been given up (Trim) and must not be sent.
 	Found []bool
 	// Existed tells of a Subscribe, filter by filter, whether the client had the
 	// subscription already (Retain Handling 1).

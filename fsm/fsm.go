@@ -172,7 +172,7 @@ func (s *Store) install(gen *generation, st *state) {
 func (s *Store) publishTables() {
 	s.policy.Store(s.state.policy)
 	s.table.Store(s.state.table)
-	s.due.Store(s.state.timers.next())
+	s.due.Store(s.state.nextDue())
 }
 
 // Close flushes what is applied and closes the store. It is idempotent.

@@ -23,6 +23,9 @@ type collector struct {
 
 	mu    sync.Mutex
 	dirty map[*filter]struct{}
+	loose []session.Pos
+
+	adopted *state // whose leftovers were looked for; of run alone
 }
 
 // collectBatch bounds the postings of one batch; from rangeAbove on they go by
@@ -43,15 +46,17 @@ func (c *collector) stop() {
 	c.wg.Wait()
 }
 
-// touch notes filters that may have dead postings. It does not block.
-func (c *collector) touch(fs []*filter) {
-	if len(fs) == 0 {
+// touch notes filters that may have dead postings, and messages that may have
+// lost their last one. It does not block.
+func (c *collector) touch(fs []*filter, loose []session.Pos, st *state) {
+	if len(fs) == 0 && len(loose) == 0 && st.stored.known.Load() {
 		return
 	}
 	c.mu.Lock()
 	for _, f := range fs {
 		c.dirty[f] = struct{}{}
 	}
+	c.loose = append(c.loose, loose...)
 	c.mu.Unlock()
 	select {
 	case c.wake <- struct{}{}:
@@ -60,56 +65,100 @@ func (c *collector) touch(fs []*filter) {
 }
 
 func (c *collector) run() {
-	if err := c.adopt(); err != nil {
-		c.store.deps.Halt(err)
-		return
-	}
 	for {
+		if err := c.round(); err != nil {
+			c.store.deps.Halt(err)
+			return
+		}
 		select {
 		case <-c.quit:
 			return
 		case <-c.wake:
 		}
-		c.mu.Lock()
-		dirty := c.dirty
-		c.dirty = map[*filter]struct{}{}
-		c.mu.Unlock()
-		for f := range dirty {
-			if err := c.collect(f); err != nil {
-				c.store.deps.Halt(err)
-				return
-			}
-			select {
-			case <-c.quit:
-				return
-			default:
-			}
+	}
+}
+
+// round does what there is to do.
+func (c *collector) round() error {
+	if err := c.adopt(); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	dirty, loose := c.dirty, c.loose
+	c.dirty, c.loose = map[*filter]struct{}{}, nil
+	c.mu.Unlock()
+	for f := range dirty {
+		if c.stopping() {
+			return nil
+		}
+		if err := c.collect(f); err != nil {
+			return err
 		}
 	}
+	return c.collectLoose(loose)
+}
+
+func (c *collector) stopping() bool {
+	select {
+	case <-c.quit:
+		return true
+	default:
+		return false
+	}
+}
+
+// acquire pins the store in force; at runs in it between two entries. It returns
+// nil where there is none any more.
+func (c *collector) acquire(at func(*state)) *generation {
+	s := c.store
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	gen := s.db.Load()
+	if s.closed || !gen.acquire() {
+		return nil
+	}
+	at(s.state)
+	return gen
 }
 
 // collect deletes the dead postings of f in bounded batches.
 func (c *collector) collect(f *filter) error {
-	s := c.store
 	for {
-		s.mu.Lock()
-		if s.closed {
-			s.mu.Unlock()
+		var low session.Pos
+		var count *stored
+		gen := c.acquire(func(st *state) { low, count = lowest(f), st.stored })
+		if gen == nil {
 			return nil
 		}
-		gen := s.db.Load()
-		ok := gen.acquire()
-		low := lowest(f)
-		s.mu.Unlock()
-		if !ok {
-			return nil
-		}
-		n, err := c.collectSome(gen.db, f.id, low)
+		n, err := collectSome(gen.db, f.id, low, count)
 		gen.release()
-		if err != nil || n < collectBatch {
+		if err != nil || n < collectBatch || c.stopping() {
 			return err
 		}
 	}
+}
+
+// collectLoose deletes messages whose last posting went out of turn.
+func (c *collector) collectLoose(loose []session.Pos) error {
+	if len(loose) == 0 {
+		return nil
+	}
+	var count *stored
+	gen := c.acquire(func(st *state) { count = st.stored })
+	if gen == nil {
+		return nil
+	}
+	defer gen.release()
+	b := gen.db.NewBatch()
+	var gone collected
+	for _, p := range loose {
+		if err := gone.message(gen.db, b, 0, p); err != nil {
+			return err
+		}
+	}
+	err := b.Commit(pebble.NoSync)
+	gone.subtract(count)
+	return err
 }
 
 // lowest is the position at or before which every posting of f is dead. The
@@ -118,13 +167,25 @@ func lowest(f *filter) session.Pos {
 	low := session.Pos(math.MaxUint64 - 1)
 	for s, n := range f.subs {
 		if n.QoS > 0 {
-			low = min(low, max(s.cursor, n.since))
+			low = min(low, max(s.at(), n.since))
 		}
 	}
 	return low
 }
 
-func (c *collector) collectSome(db *pebble.DB, filter uint64, low session.Pos) (int, error) {
+// collected counts what a batch deletes.
+type collected struct {
+	messages int64
+	bytes    uint64
+	seen     map[session.Pos]struct{} // of loose messages, which may be told twice
+}
+
+func (g *collected) subtract(count *stored) {
+	count.messages.Add(-g.messages)
+	count.bytes.Add(-int64(g.bytes))
+}
+
+func collectSome(db *pebble.DB, filter uint64, low session.Pos, count *stored) (int, error) {
 	it, err := db.NewIter(&pebble.IterOptions{LowerBound: postingKey(filter, 0), UpperBound: postingKey(filter, low+1)})
 	if err != nil {
 		return 0, err
@@ -146,23 +207,27 @@ func (c *collector) collectSome(db *pebble.DB, filter uint64, low session.Pos) (
 	if ranged {
 		err = b.DeleteRange(postingKey(filter, dead[0]), postingKey(filter, dead[len(dead)-1]+1), nil)
 	}
+	var gone collected
 	for _, p := range dead {
 		if err == nil && !ranged {
 			err = b.Delete(postingKey(filter, p), nil)
 		}
 		if err == nil {
-			err = c.dropMessage(db, b, filter, p)
+			err = gone.message(db, b, filter, p)
 		}
 	}
 	if err == nil {
 		err = b.Commit(pebble.NoSync)
 	}
+	if err == nil {
+		gone.subtract(count)
+	}
 	return len(dead), err
 }
 
-// dropMessage deletes the message at p unless another filter still has a
+// message deletes the message at p unless a filter but this one still has a
 // posting of it.
-func (c *collector) dropMessage(db *pebble.DB, b *pebble.Batch, filter uint64, p session.Pos) error {
+func (g *collected) message(db *pebble.DB, b *pebble.Batch, filter uint64, p session.Pos) error {
 	m, err := readMessage(db, p)
 	if errors.Is(err, errNoMessage) {
 		return nil
@@ -182,35 +247,94 @@ func (c *collector) dropMessage(db *pebble.DB, b *pebble.Batch, filter uint64, p
 			return err
 		}
 	}
+	if _, twice := g.seen[p]; twice {
+		return nil
+	}
+	if filter == 0 {
+		if g.seen == nil {
+			g.seen = map[session.Pos]struct{}{}
+		}
+		g.seen[p] = struct{}{}
+	}
+	g.messages++
+	g.bytes += recordSize(m)
 	return b.Delete(messageKey(p), nil)
 }
 
-// adopt collects for filters whose last subscription went shortly before the
-// process ended.
+// adopt looks after what an earlier process, or the maker of a snapshot, left:
+// it counts what is stored, collects for filters whose last subscription went
+// shortly before the end, and has the others looked at.
 func (c *collector) adopt() error {
-	s := c.store
-	s.mu.Lock()
+	var fresh *state
+	var snap *pebble.Snapshot
+	var last uint64
 	known := map[uint64]struct{}{}
-	for _, o := range s.state.sessions {
-		for _, n := range o.list() {
-			known[n.filter.id] = struct{}{}
+	var live []*filter
+	gen := c.acquire(func(st *state) {
+		if st == c.adopted {
+			return
 		}
-	}
-	next := s.state.lastFilter + 1
-	gen := s.db.Load()
-	ok := gen.acquire()
-	s.mu.Unlock()
-	if !ok {
+		fresh, last = st, st.lastFilter
+		for _, o := range st.sessions {
+			for _, n := range o.list() {
+				if _, twice := known[n.filter.id]; !twice {
+					live = append(live, n.filter)
+				}
+				known[n.filter.id] = struct{}{}
+			}
+		}
+		// What is posted from now on counts by itself.
+		snap = c.store.db.Load().db.NewSnapshot()
+		st.stored.messages.Store(0)
+		st.stored.bytes.Store(0)
+	})
+	if gen == nil {
 		return nil
 	}
+	defer gen.release()
+	if fresh == nil {
+		return nil
+	}
+	messages, bytes, err := c.count(snap)
+	if err = errors.Join(err, snap.Close()); err != nil || c.stopping() {
+		return err
+	}
+	fresh.stored.messages.Add(messages)
+	fresh.stored.bytes.Add(bytes)
+	fresh.stored.known.Store(true)
+	c.adopted = fresh
+	c.mu.Lock()
+	for _, f := range live {
+		c.dirty[f] = struct{}{}
+	}
+	c.mu.Unlock()
 	ids, err := orphans(gen.db, known)
-	gen.release()
 	for _, id := range ids {
-		if err == nil && id < next {
+		if err == nil && id <= last {
 			err = c.collect(&filter{id: id})
 		}
 	}
 	return err
+}
+
+// count scans the messages of a snapshot.
+func (c *collector) count(snap *pebble.Snapshot) (messages, bytes int64, err error) {
+	it, err := snap.NewIter(&pebble.IterOptions{LowerBound: []byte{keyMessage}, UpperBound: []byte{keyMessage + 1}})
+	if err != nil {
+		return 0, 0, err
+	}
+	for ok := it.First(); ok; ok = it.Next() {
+		if messages%4096 == 0 && c.stopping() {
+			break
+		}
+		o, err := outlineOf(it.Value())
+		if err != nil {
+			return 0, 0, errors.Join(err, it.Close())
+		}
+		messages++
+		bytes += int64(o.size)
+	}
+	return messages, bytes, it.Close()
 }
 
 // orphans returns the ids of filters that have postings and no subscription any

@@ -12,13 +12,14 @@ import (
 // so NUL ends them.
 const (
 	keyMessage      = 'm' // pos                -> logpb.Message
-	keyPosting      = 'i' // filter id, pos     -> nothing
+	keyPosting      = 'i' // filter id, pos     -> running number and byte sum of the filter
 	keySession      = 's' // client             -> logpb.Session
 	keySubscription = 'b' // client, 0, filter  -> logpb.SessionSubscription
 	keyCursor       = 'c' // client             -> pos
 	keyOut          = 'o' // client, 0, pos     -> logpb.Out
 	keyReceived     = 'q' // client, 0, id      -> nothing
 	keyRetained     = 'r' // topic key          -> pos, logpb.Message
+	keyExpiry       = 'e' // ms, topic key      -> nothing
 	keyUser         = 'u' // name               -> logpb.User
 	keyACL          = 'a' // subject            -> logpb.Acl
 	keyToken        = 't' // id                 -> logpb.Token

@@ -33,6 +33,7 @@ func load(db *pebble.DB, node string) (*state, error) {
 		func() error { return st.loadSubscriptions(db) },
 		func() error { return st.loadOutStates(db) },
 		func() error { return st.loadLast(db) },
+		func() (err error) { st.expiry, err = nextExpiry(db); return err },
 	}
 	for _, step := range steps {
 		if err := step(); err != nil {
@@ -93,6 +94,7 @@ func (st *state) loadRecords(db *pebble.DB) error {
 		into(db, keyCert, func(k string, r *logpb.Cert) { st.certs[k] = r; st.table.certs.Store(k, r) }),
 		each(db, keySetting, func(k, v []byte) error { st.settings[string(k)] = string(v); return nil }),
 	)
+	st.setLimits()
 	st.policy = auth.NewPolicy(uint64(session.At(st.applied, 0)), slices.Values(users), slices.Values(acls))
 	return err
 }
@@ -115,7 +117,7 @@ func (st *state) loadMembers(db *pebble.DB) error {
 
 func (st *state) loadSessions(db *pebble.DB) error {
 	err := into(db, keySession, func(k string, r *logpb.Session) {
-		s := &sess{client: k, rec: r}
+		s := &sess{client: k, incarnation: r.Incarnation, rec: r}
 		if r.Owner != "" {
 			s.owner.Store(&owner{node: r.Owner, incarnation: r.OwnerIncarnation})
 		}
@@ -131,7 +133,7 @@ func (st *state) loadSessions(db *pebble.DB) error {
 	return each(db, keyCursor, func(k, v []byte) error {
 		n, err := parseUint64(v)
 		if s := st.sessions[string(k)]; s != nil {
-			s.cursor = session.Pos(n)
+			s.cursor.Store(n)
 		}
 		return err
 	})
@@ -204,6 +206,12 @@ func (st *state) loadLast(db *pebble.DB) error {
 			}
 			if id == n.filter.id {
 				n.filter.last.Store(uint64(p))
+				number, sum, err := parseTally(it.Value())
+				if err != nil {
+					return errors.Join(err, it.Close())
+				}
+				n.filter.posted.Store(number)
+				n.filter.bytes.Store(sum)
 			}
 		}
 	}

@@ -93,9 +93,14 @@ type unreadPosting struct {
 func (a *applier) post(p session.Pos, rec *logpb.Message, owed []*filter) {
 	// A trie gives its matches in no order that two nodes would agree on.
 	slices.SortFunc(owed, func(a, b *filter) int { return cmp.Compare(a.id, b.id) })
+	size := recordSize(rec)
 	for _, f := range owed {
 		rec.Filters = append(rec.Filters, f.id)
-		a.set(postingKey(f.id, p), nil)
+		n, sum := f.posted.Load()+1, f.bytes.Load()+size
+		a.scratch = appendTally(a.scratch[:0], n, sum)
+		a.set(postingKey(f.id, p), a.scratch)
+		f.posted.Store(n)
+		f.bytes.Store(sum)
 		f.last.Store(uint64(p))
 		if f.group != nil {
 			if a.unread == nil {
@@ -105,12 +110,14 @@ func (a *applier) post(p session.Pos, rec *logpb.Message, owed []*filter) {
 		}
 	}
 	a.setProto(messageKey(p), rec)
+	a.stored.post(size, len(owed))
 }
 
 // retain keeps the newest message of a topic; an empty one clears it
 // [MQTT-3.3.1-6].
 func (a *applier) retain(p session.Pos, m *session.Message) {
 	k := retainedKey(m.Topic)
+	a.reindex(k, m)
 	if len(m.Payload) == 0 {
 		a.del(k)
 		return

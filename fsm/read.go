@@ -69,7 +69,7 @@ func (s *Store) Session(client string) *logpb.Session {
 		return nil
 	}
 	rec := proto.CloneOf(o.rec)
-	rec.Cursor = uint64(o.cursor)
+	rec.Cursor = o.cursor.Load()
 	for _, n := range o.list() {
 		rec.Subscriptions = append(rec.Subscriptions, n.record())
 	}

@@ -117,9 +117,10 @@ func TestRetainedOutStates(t *testing.T) {
 	r := newTape(t)
 	_, pe := r.connect("b", &logpb.Claim{Client: "pub", CleanStart: true})
 	r.retain("b", "pub", pe, "x/1", "1")
-	r.retain("b", "pub", pe, "x/2", "2")
-	of := session.At(r.index, 0) // of x/2
 	_, e := r.connect("a", &logpb.Claim{Client: "c", Expiry: session.Never})
+	r.subscribe("a", "c", e, 2, "x/2")
+	r.retain("b", "pub", pe, "x/2", "2")
+	of := session.At(r.index, 0) // of x/2, which is queued as well
 	at := uint64(r.subscribe("a", "c", e, 2, "x/+").Pos)
 	mark := func(p session.Pos, id, state uint32, m *logpb.Message) {
 		r.admin("a", &logpb.Item{Kind: &logpb.Item_Outbound{Outbound: &logpb.Outbound{Client: "c", Epoch: e, Marks: []*logpb.Out{{Pos: uint64(p), PacketId: id, State: state, Message: m}}}}})

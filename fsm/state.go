@@ -29,8 +29,13 @@ type state struct {
 	tokens   map[string]*logpb.Token
 	certs    map[string]*logpb.Cert
 	settings map[string]string
+	limits   Limits // what settings say
 
 	timers timers
+	// expiry is at or before the earliest log time at which a retained message
+	// expires, 0 if none does.
+	expiry int64
+	stored *stored
 	policy *auth.Policy
 	table  *table
 }
@@ -42,9 +47,12 @@ type table struct {
 	sessions *sync.Map               // client -> *sess
 	members  []*logpb.Member
 	certs    *sync.Map // serial -> *logpb.Cert
+	limits   Limits
+	stored   *stored
 }
 
 func newState(node string) *state {
+	count := new(stored)
 	return &state{
 		node:     node,
 		sessions: map[string]*sess{},
@@ -56,11 +64,15 @@ func newState(node string) *state {
 		tokens:   map[string]*logpb.Token{},
 		certs:    map[string]*logpb.Cert{},
 		settings: map[string]string{},
+		limits:   DefaultLimits(),
+		stored:   count,
 		table: &table{
 			plain:    routing.NewTrie[*filter](),
 			shared:   routing.NewTrie[[]*group](),
 			sessions: new(sync.Map),
 			certs:    new(sync.Map),
+			limits:   DefaultLimits(),
+			stored:   count,
 		},
 	}
 }
@@ -80,14 +92,19 @@ type owner struct {
 // sess is a session, connected or not.
 type sess struct {
 	client string
-	rec    *logpb.Session // without subscriptions and cursor
-	cursor session.Pos
-	owner  atomic.Pointer[owner] // nil: not connected
+	// incarnation is that of rec, for other goroutines.
+	incarnation uint64
+	rec         *logpb.Session        // without subscriptions and cursor
+	cursor      atomic.Uint64         // session.Pos; written by the applying goroutine
+	owner       atomic.Pointer[owner] // nil: not connected
 	// subs is in order of filter text and never changed in place.
 	subs     atomic.Pointer[[]*sub]
 	outs     map[session.Pos]*logpb.Out
 	received map[uint16]struct{}
+	mark     mark // the Trimmer's own
 }
+
+func (s *sess) at() session.Pos { return session.Pos(s.cursor.Load()) }
 
 func (s *sess) list() []*sub {
 	if p := s.subs.Load(); p != nil {
@@ -155,6 +172,8 @@ type filter struct {
 	// queueing counts the subscriptions with QoS 1 or 2.
 	queueing int
 	last     atomic.Uint64 // position of the newest posting
+	// posted and bytes are the running number and byte sum of the newest posting.
+	posted, bytes atomic.Uint64
 }
 
 func (f *filter) add(s *sess, n *sub) {

@@ -76,30 +76,40 @@ func (a *applier) redistribute(s *sess, subs []*sub, ended bool) {
 		if g == nil || n.QoS == 0 {
 			continue
 		}
-		for _, w := range a.waiting(n, s.cursor) {
-			if s.outs[w.pos] != nil {
-				continue
-			}
-			p := session.At(a.index, a.n)
-			to, ok := choose(g.list(), uint64(p), s)
-			if !ok || (!ended && to.sess.owner.Load() == nil) {
-				break
-			}
-			a.n++
-			if !ended {
-				a.unpost(n.filter, w)
-				s.rec.Inflight = withoutPos(s.rec.Inflight, uint64(w.pos))
-			}
-			if to.sub.QoS > 0 {
-				rec := proto.CloneOf(w.msg)
-				rec.Filters = nil
-				a.post(p, rec, []*filter{to.sub.filter})
-			}
-			if to.sess.rec.Owner == a.node {
-				a.emit(Event{Kind: EventAssigned, Client: to.sess.rec.Client, Pos: p})
+		var stays session.Pos // the last that does
+		for _, w := range a.waiting(n, s.at()) {
+			if s.outs[w.pos] != nil || !a.pass(s, n, w, ended) {
+				stays = w.pos
 			}
 		}
+		if !ended {
+			// What is gone from the end is gone for a node that starts, too.
+			n.filter.last.Store(uint64(stays))
+		}
 	}
+}
+
+// pass gives one message to another member and tells whether there was one.
+func (a *applier) pass(s *sess, n *sub, w unreadPosting, ended bool) bool {
+	p := session.At(a.index, a.n)
+	to, ok := choose(n.filter.group.list(), uint64(p), s)
+	if !ok || (!ended && to.sess.owner.Load() == nil) {
+		return false
+	}
+	a.n++
+	if !ended {
+		a.unpost(n.filter, w)
+		s.rec.Inflight = withoutPos(s.rec.Inflight, uint64(w.pos))
+	}
+	if to.sub.QoS > 0 {
+		rec := proto.CloneOf(w.msg)
+		rec.Filters = nil
+		a.post(p, rec, []*filter{to.sub.filter})
+	}
+	if to.sess.rec.Owner == a.node {
+		a.emit(Event{Kind: EventAssigned, Client: to.sess.rec.Client, Pos: p})
+	}
+	return true
 }
 
 // unpost takes a posting back, and the message if it has no other.
@@ -107,6 +117,9 @@ func (a *applier) unpost(f *filter, w unreadPosting) {
 	a.del(postingKey(f.id, w.pos))
 	if len(w.msg.Filters) == 1 {
 		a.del(messageKey(w.pos))
+		a.stored.drop(recordSize(w.msg))
+	} else {
+		a.loose = append(a.loose, w.pos)
 	}
 	if a.moved == nil {
 		a.moved = map[posting]struct{}{}

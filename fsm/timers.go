@@ -26,6 +26,16 @@ func (t *timers) next() int64 {
 	return t.h[0].at
 }
 
+// nextDue is the earliest moment at which something is to happen by itself, 0 if
+// there is none.
+func (st *state) nextDue() int64 {
+	due := st.timers.next()
+	if st.expiry != 0 && (due == 0 || st.expiry < due) {
+		due = st.expiry
+	}
+	return due
+}
+
 // pop takes the earliest item at or before now.
 func (t *timers) pop(now int64) (timer, bool) {
 	if len(t.h) == 0 || t.h[0].at > now {

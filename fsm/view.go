@@ -25,7 +25,9 @@ type view struct {
 }
 
 // View returns the state as it is now. It does not block.
-func (s *Store) View() View {
+func (s *Store) View() View { return s.view() }
+
+func (s *Store) view() *view {
 	for {
 		// In this order, so that pos is never beyond what the snapshot holds.
 		at, stamp, table := s.applied.Load(), s.stamp.Load(), s.table.Load()
@@ -61,7 +63,7 @@ func (v *view) Queue(dst []Queued, client string, after session.Pos, limit int) 
 	s := found.(*sess)
 	v.postings = v.postings[:0]
 	for _, n := range s.list() {
-		from := max(after, n.since)
+		from := max(after, n.since, s.at())
 		if n.QoS == 0 || session.Pos(n.filter.last.Load()) <= from {
 			continue
 		}
