@@ -165,10 +165,11 @@ func (c *client) resume(q *fsm.Queued, r session.Out) {
 func (c *client) forgetResumed() {
 	o := &c.out
 	for pos, r := range o.resumed {
+		delete(o.taken, r.PacketID)
 		if r.State == session.OutSent {
 			o.marks = append(o.marks, &logpb.Out{Pos: uint64(pos), PacketId: uint32(r.PacketID), State: uint32(session.OutDone)})
 			c.b.progress.add(c)
 		}
 	}
-	o.resumed, o.taken = nil, nil
+	o.resumed = nil
 }

@@ -59,7 +59,6 @@ type client struct {
 	lastIn     atomic.Int64 // tick of the last read
 	busy       atomic.Bool  // the reader is waiting for something else than the client
 	writeSince atomic.Int64 // tick at which a write began; 0: none
-	feedSince  atomic.Int64 // tick since when a retained message waits; 0: none
 	closeBy    atomic.Int64 // tick at which the connection is to be cut; 0: none
 	rights     atomic.Pointer[rightsAt]
 	aborted    sync.Once

@@ -60,6 +60,7 @@ type node struct {
 	unleased  atomic.Bool
 	denied    atomic.Pointer[func(publish bool, topic string) bool]
 	version   atomic.Uint64
+	views     atomic.Int64 // open
 	info      ConnInfo
 }
 
@@ -269,9 +270,20 @@ func (n *node) Submit(item *logpb.Item, done func(fsm.Result)) {
 }
 
 func (n *node) Locked(f func(session.Pos, func() fsm.View)) { n.store.Locked(f) }
-func (n *node) View() fsm.View                              { return n.store.View() }
+func (n *node) View() fsm.View                              { n.views.Add(1); return countedView{n.store.View(), n} }
 func (n *node) Leased() bool                                { return !n.unleased.Load() }
 func (n *node) Shared(topic string) []fsm.Pick              { return n.store.Shared(topic) }
+
+// countedView tells how many views are open.
+type countedView struct {
+	fsm.View
+	n *node
+}
+
+func (v countedView) Close() error {
+	v.n.views.Add(-1)
+	return v.View.Close()
+}
 
 type testRoutes node
 

@@ -26,6 +26,12 @@ type Config struct {
 	// client, for each of QoS 0 and the rest: 50,000 and 8 MiB by default.
 	MaxQueuedMessages int
 	MaxQueuedBytes    int
+	// RetainedRate is how many retained messages a second are read for one client's
+	// subscriptions: 10,000 by default, below 0 no limit. A subscription to
+	// everything on a node with millions of topics would else take the disk, and a
+	// core, from the others for as long as it runs; few subscriptions match so many
+	// that anybody notices.
+	RetainedRate int
 	// TopicAliasMaximum is how many topic aliases a client may set, and how many
 	// are used towards it: 64 by default.
 	TopicAliasMaximum int
@@ -40,8 +46,8 @@ type Config struct {
 	// ConnectTimeout is how long a connection may take until its CONNECT is
 	// complete: 10 s by default.
 	ConnectTimeout time.Duration
-	// StallTimeout is how long a client may leave its socket full, or a retained
-	// message unread: 30 s by default.
+	// StallTimeout is how long a client may leave its socket full: 30 s by
+	// default.
 	StallTimeout time.Duration
 	// UnservedTimeout is how long clients stay connected while the node has no
 	// lease: 10 s by default.
@@ -77,6 +83,7 @@ func (c Config) WithDefaults() Config {
 	def(&c.MaxSubscriptions, 10_000)
 	def(&c.MaxQueuedMessages, 50_000)
 	def(&c.MaxQueuedBytes, 8<<20)
+	def(&c.RetainedRate, 10_000)
 	def(&c.TopicAliasMaximum, 64)
 	def(&c.MaxSessionExpiry, session.Never)
 	def(&c.ConnectTimeout, 10*time.Second)

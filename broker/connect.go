@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -266,39 +267,61 @@ func (c *client) resumeFrom(cl *fsm.Claimed) {
 	o.read, o.cursor = cl.Cursor, cl.Cursor
 	o.behind = cl.Present
 	if n := len(cl.Inflight) + len(cl.Outbound); n > 0 {
-		o.resumed = make(map[session.Pos]session.Out, n)
+		o.resumed, o.again = map[session.Pos]session.Out{}, map[session.Pos]session.Out{}
 		o.taken = make(map[uint16]struct{}, n)
 	}
 	for _, f := range cl.Inflight {
+		out := session.Out{Pos: f.Pos, PacketID: f.PacketID}
 		if f.PacketID == 0 {
-			o.resumed[f.Pos] = session.Out{Pos: f.Pos, State: session.OutDone}
-			continue
+			out.State = session.OutDone
+		} else {
+			o.taken[f.PacketID] = struct{}{}
 		}
-		o.resumed[f.Pos] = session.Out{Pos: f.Pos, PacketID: f.PacketID}
-		o.taken[f.PacketID] = struct{}{}
+		o.resume(out)
 	}
 	for _, out := range cl.Outbound {
-		owed := !out.Pos.Retained()
-		switch {
-		case out.State == session.OutReceived:
-			o.fly(out.PacketID, flight{pos: out.Pos, qos: 2, received: true, owed: owed, logged: true})
-			o.control = codec.AppendAck(o.control, c.version, codec.TypePubrel, out.PacketID, 0)
-			if owed {
-				o.owed.add(out.Pos)
-			}
-		case out.State == session.OutSent && !owed:
-			o.taken[out.PacketID] = struct{}{}
-			c.pushQueue(message{
-				m: out.Message, pos: out.Pos, id: out.PacketID, qos: 2, dup: true, retain: out.Message.Retain, logged: true,
-			})
-		case out.State == session.OutSent:
-			o.taken[out.PacketID] = struct{}{}
+		c.resumeOut(out)
+	}
+	c.resumeReplays(cl.Replays)
+}
+
+// resume notes what an earlier connection sent.
+func (o *outgoing) resume(out session.Out) {
+	if out.Pos.Retained() {
+		o.again[out.Pos] = out
+	} else {
+		o.resumed[out.Pos] = out
+	}
+}
+
+// resumeOut goes on with a QoS 2 message [MQTT-4.4.0-1].
+func (c *client) resumeOut(out session.Out) {
+	o := &c.out
+	if out.Message != nil && !out.Pos.Retained() {
+		// Its queue has given it up while it was under way: its record carries it.
+		o.taken[out.PacketID] = struct{}{}
+		c.pushQueue(message{m: out.Message, pos: out.Pos, id: out.PacketID, qos: 2, dup: true, logged: true})
+		return
+	}
+	own := out.Pos.Retained()
+	o.resume(out)
+	if own && out.State != session.OutDone {
+		o.keep(out.Pos)
+	}
+	switch out.State {
+	case session.OutReceived:
+		o.fly(out.PacketID, flight{pos: out.Pos, qos: 2, received: true, owed: !own, logged: true})
+		o.control = codec.AppendAck(o.control, c.version, codec.TypePubrel, out.PacketID, 0)
+		if !own {
+			o.owed.add(out.Pos)
 		}
-		switch {
-		case owed:
-			o.resumed[out.Pos] = out
-		case out.State != session.OutDone:
-			o.keep(out.Pos)
+	case session.OutSent:
+		o.taken[out.PacketID] = struct{}{}
+		if own {
+			// Its record carries it, because the topic's message may be another now.
+			c.pushQueue(message{
+				m: out.Message, pos: out.Pos, id: out.PacketID, qos: 2, dup: true, retain: true, logged: true,
+			})
 		}
 	}
 }
@@ -324,6 +347,12 @@ func (c *client) welcome(p *packets.Packet, cl *fsm.Claimed, assigned string) er
 	o.open = true
 	o.control = append(ack, o.control...)
 	c.wake()
+	if feeds := slices.Clone(o.feeds); len(feeds) > 0 {
+		c.wg.Go(func() {
+			defer c.recovered()
+			c.runFeeds(feeds)
+		})
+	}
 	return nil
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"testing"
-	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
 	"go.uber.org/goleak"
@@ -68,37 +67,6 @@ func TestReleaseIsRetried(t *testing.T) {
 	c.nodes[0].unleased.Store(false)
 	w.wantMessages("will", "gone")
 	w.quiet()
-}
-
-// A retained message of QoS 2 keeps its state in the log as well.
-func TestRetainedQoS2AcrossACrash(t *testing.T) {
-	c := newCluster(t, 2, Config{})
-	p := connect(t, c.nodes[1], 5, "p")
-	p.publish("r", "kept", 2, true)
-	s := connect(t, c.nodes[0], 5, "s", persistent)
-	s.subscribe(sub("r", 2))
-	m := s.expect(packets.Publish)
-	c.crash(c.nodes[0])
-	s = connect(t, c.nodes[1], 5, "s", persistent)
-	again := s.expect(packets.Publish)
-	if again.PacketID != m.PacketID || !again.FixedHeader.Dup || string(again.Payload) != "kept" {
-		t.Fatalf("got %q id %d dup %v, want id %d", again.Payload, again.PacketID, again.FixedHeader.Dup, m.PacketID)
-	}
-	answer(s, again)
-	s.quiet()
-}
-
-// A client that lets retained messages wait is sent away.
-func TestStalledFeed(t *testing.T) {
-	c := newCluster(t, 1, Config{StallTimeout: 300 * time.Millisecond})
-	n := c.nodes[0]
-	p := connect(t, n, 5, "p")
-	for i := range 2 * feedQueue {
-		p.publish(fmt.Sprint("r/", i), "x", 1, true)
-	}
-	s := connect(t, n, 5, "s", receiveMaximum(1))
-	s.subscribe(sub("r/#", 1))
-	s.closed(reasonQuota)
 }
 
 type challenge struct{}

@@ -2,7 +2,9 @@ package broker
 
 import (
 	"cmp"
+	"iter"
 	"slices"
+	"time"
 
 	"github.com/mqcluster/mqcluster/broker/codec"
 	"github.com/mqcluster/mqcluster/fsm/logpb"
@@ -48,10 +50,15 @@ type outgoing struct {
 
 	cursor   session.Pos // as last reported
 	reported bool        // waits in Broker.progress
+	// replays are of the feeds that the session is owed; replayed: some moved.
+	replays  []*replay
+	replayed bool
+	nextFeed time.Time // no retained messages before
 
-	// resumed are messages that an earlier connection sent, by position.
-	resumed map[session.Pos]session.Out
-	taken   map[uint16]struct{} // packet ids in resumed
+	// resumed are messages that an earlier connection sent, by position; again are
+	// retained ones.
+	resumed, again map[session.Pos]session.Out
+	taken          map[uint16]struct{} // packet ids of both that are not in use yet
 
 	lastID   uint16
 	flights  map[uint16]flight
@@ -102,6 +109,7 @@ type message struct {
 	retain bool
 	owed   bool // by the log's queue, at pos
 	logged bool // the state of QoS 2 is kept in the log, at pos
+	topic  *owedTopic
 }
 
 // flight is a message that was sent and not acknowledged.
@@ -111,6 +119,7 @@ type flight struct {
 	received bool // PUBREC came
 	owed     bool
 	logged   bool
+	topic    *owedTopic // of QoS 1
 }
 
 // drop forgets all that is queued.
@@ -168,19 +177,6 @@ func (c *client) take(pos session.Pos) {
 	c.out.read = max(c.out.read, pos)
 }
 
-// keep tells whether the log can hold the state of a retained message at pos: it
-// has one for each. A second copy has its state in memory only.
-func (o *outgoing) keep(pos session.Pos) bool {
-	if _, ok := o.kept[pos]; ok {
-		return false
-	}
-	if o.kept == nil {
-		o.kept = map[session.Pos]struct{}{}
-	}
-	o.kept[pos] = struct{}{}
-	return true
-}
-
 // settle notes that the log's message at pos needs nothing more.
 func (c *client) settle(pos session.Pos) {
 	c.out.owed.done(pos)
@@ -196,10 +192,10 @@ func (o *outgoing) position() session.Pos {
 	return max(p, o.cursor)
 }
 
-// moved has the cursor reported soon if it moved.
+// moved has the cursor and the replays reported soon if they moved.
 func (c *client) moved() {
 	o := &c.out
-	if o.reported || o.closed || o.position() <= o.cursor {
+	if o.reported || o.closed || o.position() <= o.cursor && !o.replayed {
 		return
 	}
 	o.reported = true
@@ -242,6 +238,9 @@ func (c *client) acknowledged(id uint16) {
 	if f.owed {
 		c.settle(f.pos)
 	}
+	if f.topic != nil {
+		c.settleTopic(f.topic)
+	}
 	c.wakeIfSendable()
 }
 
@@ -250,11 +249,11 @@ func (c *client) acknowledged(id uint16) {
 func (o *outgoing) inflight() []*logpb.Inflight {
 	var list []*logpb.Inflight
 	for id, f := range o.flights {
-		if f.qos == 1 && f.owed {
+		if f.qos == 1 && (f.owed || f.topic != nil) {
 			list = append(list, &logpb.Inflight{Pos: uint64(f.pos), PacketId: uint32(id)})
 		}
 	}
-	for pos, r := range o.resumed {
+	for pos, r := range joined(o.resumed, o.again) {
 		if r.State == 0 || r.State == session.OutDone && r.PacketID == 0 {
 			list = append(list, &logpb.Inflight{Pos: uint64(pos), PacketId: uint32(r.PacketID)})
 		}
@@ -266,8 +265,28 @@ func (o *outgoing) inflight() []*logpb.Inflight {
 			list = append(list, &logpb.Inflight{Pos: uint64(at.pos)})
 		}
 	}
+	for _, p := range o.replays {
+		for i := range p.under.len() {
+			if t := *p.under.at(i); t.done && t.pos != 0 {
+				list = append(list, &logpb.Inflight{Pos: uint64(t.pos)})
+			}
+		}
+	}
 	slices.SortFunc(list, func(a, b *logpb.Inflight) int { return cmp.Compare(a.Pos, b.Pos) })
 	return list
+}
+
+// joined yields the entries of several maps.
+func joined[K comparable, V any](all ...map[K]V) iter.Seq2[K, V] {
+	return func(yield func(K, V) bool) {
+		for _, m := range all {
+			for k, v := range m {
+				if !yield(k, v) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // encode appends m as it goes to c.

@@ -104,27 +104,32 @@ func (b *Broker) report() {
 	}
 	item := &logpb.Item{Kind: &logpb.Item_Progress{Progress: &logpb.Progress{Sessions: list}}}
 	b.deps.Log.Submit(item, func(r fsm.Result) {
-		if r.Err == nil {
-			return
-		}
 		for i, c := range of {
-			c.unreport(list[i])
+			if r.Err != nil {
+				c.unreport(list[i])
+			}
+			c.replayedReported(list[i].Replayed, r)
 		}
 	})
 }
 
-// advance returns the cursor of c if it moved since it was last reported.
+// advance returns the cursor of c, and how far its replays have come, if any of
+// that moved since it was last reported.
 func (c *client) advance() *logpb.SessionProgress {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	o := &c.out
 	o.reported = false
 	p := o.position()
-	if o.closed || o.lost || p <= o.cursor {
+	if o.closed || o.lost || p <= o.cursor && !o.replayed {
 		return nil
 	}
-	c.was, o.cursor = o.cursor, p
-	return &logpb.SessionProgress{Client: c.id, Epoch: c.epoch, Cursor: uint64(p)}
+	r := &logpb.SessionProgress{Client: c.id, Epoch: c.epoch, Cursor: uint64(p)}
+	if o.replayed {
+		r.Replayed = o.takeReplayed(false)
+	}
+	c.was, o.cursor = o.cursor, max(o.cursor, p)
+	return r
 }
 
 // unreport has a cursor reported again that did not reach the log.

@@ -33,12 +33,12 @@ func (c *client) submitMarks() {
 		return
 	}
 	item := &logpb.Item{Kind: &logpb.Item_Outbound{Outbound: &logpb.Outbound{Client: c.id, Epoch: c.epoch, Marks: marks}}}
-	c.b.deps.Log.Submit(item, func(r fsm.Result) { c.marked(r.Err, rels, sending) })
+	c.b.deps.Log.Submit(item, func(r fsm.Result) { c.marked(r, rels, sending) })
 }
 
 // marked sends what waited for its mark.
-func (c *client) marked(err error, rels []uint16, sending []message) {
-	if err != nil {
+func (c *client) marked(r fsm.Result, rels []uint16, sending []message) {
+	if r.Err != nil {
 		// The next connection finds what the log has; this one cannot go on.
 		c.shut(shutdown{reason: c.b.goneReason(), will: true})
 		return
@@ -52,7 +52,17 @@ func (c *client) marked(err error, rels []uint16, sending []message) {
 	for _, id := range rels {
 		o.control = codec.AppendAck(o.control, c.version, codec.TypePubrel, id, 0)
 	}
-	for _, m := range sending {
+	noted := r.Found[len(r.Found)-len(sending):]
+	for i, m := range sending {
+		if !noted[i] {
+			// The queue was over its limit and has given it up meanwhile.
+			delete(o.flights, m.id)
+			c.settle(m.pos)
+			continue
+		}
+		if m.topic != nil {
+			c.settleTopic(m.topic) // from here on its own record brings it on
+		}
 		o.sendable.push(m)
 	}
 	c.wake()

@@ -287,6 +287,7 @@ func (c *client) finish() {
 	}
 	rel.Client, rel.Epoch = c.id, c.epoch
 	rel.Cursor, rel.Inflight = uint64(o.position()), o.inflight()
+	rel.Replayed = o.takeReplayed(true)
 	// The writer still has to write DISCONNECT, and nothing else.
 	if !o.closing {
 		o.closing = true

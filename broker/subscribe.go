@@ -27,21 +27,8 @@ type request struct {
 	reason  byte // >= 0x80: refused
 }
 
-// wantsRetained tells whether retained messages are to be sent [MQTT-3.3.1-9..11],
-// [MQTT-4.8.2] none for shared subscriptions.
 func (r *request) wantsRetained() bool {
-	return r.reason < 0x80 && !r.shared && (r.RetainHandling == 0 || r.RetainHandling == 1 && !r.existed)
-}
-
-// feed is a SUBSCRIBE whose retained messages are being read.
-type feed struct {
-	at      session.Pos // where the subscriptions became active
-	view    fsm.View
-	reqs    []*request
-	reached bool // all before at is queued
-	// What came after at and is in no log: it goes after the retained messages.
-	zero  fifo[piece]
-	queue fifo[message]
+	return r.reason < 0x80 && !r.shared && r.WantsRetained(r.existed)
 }
 
 // subscribe handles SUBSCRIBE. The reader waits until the subscriptions are
@@ -62,17 +49,16 @@ func (c *client) subscribe(p *packets.Packet) error {
 	}
 	var feeds []*feed
 	if len(live) > 0 {
-		c.b.deps.Log.Locked(func(at session.Pos, view func() fsm.View) {
+		c.b.deps.Log.Locked(func(at session.Pos, _ func() fsm.View) {
 			for _, r := range live {
 				r.existed = c.b.place(c, r.Subscription, false)
 			}
-			feeds = c.begin(feeds, live, at, view)
+			feeds = c.begin(feeds, live, at)
 		})
 	}
 	if len(logged) > 0 {
 		more, err := c.subscribeLogged(logged)
 		if err != nil {
-			c.drop(feeds)
 			return err
 		}
 		feeds = append(feeds, more...)
@@ -85,9 +71,7 @@ func (c *client) subscribe(p *packets.Packet) error {
 		case <-c.b.ctx.Done():
 		}
 		c.suback(p.PacketID, reqs)
-		for _, f := range feeds {
-			c.feedOne(f)
-		}
+		c.runFeeds(feeds)
 	})
 	return nil
 }
@@ -157,7 +141,7 @@ func (c *client) subscribeLogged(reqs []*request) ([]*feed, error) {
 			c.b.place(c, r.Subscription, true)
 			r.existed = i < len(res.Existed) && res.Existed[i]
 		}
-		feeds = c.begin(feeds, reqs, res.Pos, c.b.deps.Log.View)
+		feeds = c.begin(feeds, reqs, res.Pos)
 	})
 	if errors.Is(err, fsm.ErrNotProposed) && c.version == 5 {
 		for _, r := range reqs {
@@ -189,34 +173,6 @@ func (c *client) await(item *logpb.Item, applied func(fsm.Result)) error {
 	return err
 }
 
-// begin starts a feed where the subscriptions became active.
-func (c *client) begin(feeds []*feed, reqs []*request, at session.Pos, view func() fsm.View) []*feed {
-	any := false
-	for _, r := range reqs {
-		any = any || r.wantsRetained()
-	}
-	if !any {
-		return feeds
-	}
-	f := &feed{at: at, view: view(), reqs: reqs}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.out.closing || c.out.closed {
-		f.view.Close()
-		return feeds
-	}
-	f.reached = !c.out.behind
-	c.out.feeds = append(c.out.feeds, f)
-	return append(feeds, f)
-}
-
-// drop ends feeds whose SUBSCRIBE failed; the connection is being closed.
-func (c *client) drop(feeds []*feed) {
-	for _, f := range feeds {
-		f.view.Close()
-	}
-}
-
 func (c *client) suback(id uint16, reqs []request) {
 	p := &packets.Packet{
 		FixedHeader: packets.FixedHeader{Type: packets.Suback}, ProtocolVersion: c.version, PacketID: id,
@@ -241,93 +197,6 @@ func (c *client) replyPacket(p *packets.Packet) {
 	c.reply(func(dst []byte) []byte { return append(dst, b...) })
 }
 
-// feedOne queues the retained messages of a feed when it is its turn.
-func (c *client) feedOne(f *feed) {
-	defer f.view.Close()
-	c.mu.Lock()
-	for !c.out.closing && (c.out.feeds[0] != f || !f.reached) {
-		if c.out.feeds[0] == f {
-			c.wake() // the writer is to read up to here
-		}
-		c.cond.Wait()
-	}
-	c.mu.Unlock()
-	for _, r := range f.reqs {
-		if !r.wantsRetained() || c.feedSys(r) {
-			continue
-		}
-		err := f.view.Retained(r.Filter, nil, f.at, func(pos session.Pos, m *session.Message) bool {
-			return c.feedMessage(pos, m, r)
-		})
-		if err != nil {
-			c.b.log.Error("retained messages cannot be read; the client is sent away", "client", c.id, "err", err)
-			c.shut(shutdown{reason: reasonUnspecified, will: true})
-			return
-		}
-	}
-	c.endFeed(f)
-}
-
-// feedQueue is how many retained messages wait in memory for one client.
-const feedQueue = 256
-
-// feedMessage queues one retained message; it waits while the client is slow.
-// It reports false when the connection ends.
-func (c *client) feedMessage(pos session.Pos, m *session.Message, r *request) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	o := &c.out
-	if o.queue.len() >= feedQueue || o.zero.len() >= feedQueue {
-		// The view that is read from holds disk space: not for ever.
-		c.feedSince.Store(c.b.tick.Load())
-		for !o.closing && (o.queue.len() >= feedQueue || o.zero.len() >= feedQueue) {
-			c.cond.Wait()
-		}
-		c.feedSince.Store(0)
-	}
-	if o.closing {
-		return false
-	}
-	var ids []uint32
-	if r.ID != 0 {
-		ids = []uint32{r.ID}
-	}
-	qos := min(m.QoS, r.QoS)
-	if r.NoLocal && m.Publisher == c.id || !c.accepts(m, qos, ids) {
-		return true
-	}
-	c.b.n.retained.Add(1)
-	if qos == 0 {
-		o.zeroCount++
-		o.zeroBytes += m.Size()
-		o.zero.push(piece{m: m, n: 1, ids: ids, retain: true})
-	} else {
-		o.queueBytes += m.Size()
-		pos = pos.OfRetained()
-		o.queue.push(message{m: m, pos: pos, ids: ids, qos: qos, retain: true, logged: qos == 2 && c.logged && o.keep(pos)})
-	}
-	c.wake()
-	return true
-}
-
-// endFeed lets what waited for f go on.
-func (c *client) endFeed(f *feed) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	o := &c.out
-	if o.closing {
-		return
-	}
-	o.feeds = o.feeds[1:]
-	if len(o.feeds) == 0 {
-		o.feeds = nil
-	}
-	f.zero.moveTo(&o.zero)
-	f.queue.moveTo(&o.queue)
-	c.cond.Broadcast()
-	c.wake()
-}
-
 // unsubscribe handles UNSUBSCRIBE.
 func (c *client) unsubscribe(p *packets.Packet) error {
 	reasons := make([]byte, len(p.Filters))
@@ -346,12 +215,14 @@ func (c *client) unsubscribe(p *packets.Packet) error {
 			at = append(at, i)
 		default:
 			c.b.displace(c, f.Filter)
+			c.stopFeeding(f.Filter)
 		}
 	}
 	if len(u.Filters) > 0 {
 		err := c.await(&logpb.Item{Kind: &logpb.Item_Unsubscribe{Unsubscribe: u}}, func(r fsm.Result) {
 			for i, f := range u.Filters {
 				c.b.displace(c, f)
+				c.stopFeeding(f)
 				if i < len(r.Found) && !r.Found[i] {
 					reasons[at[i]] = reasonNoSubscription
 				}
@@ -371,4 +242,14 @@ func (c *client) unsubscribe(p *packets.Packet) error {
 		PacketID: p.PacketID, ReasonCodes: reasons,
 	})
 	return nil
+}
+
+// stopFeeding lets no more retained messages follow UNSUBACK [MQTT-3.10.4-2].
+func (c *client) stopFeeding(filter string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.out.feeds) > 0 || len(c.out.replays) > 0 {
+		c.out.stopReplays(filter)
+		c.cond.Broadcast()
+	}
 }

@@ -54,11 +54,6 @@ func (c *client) sweepAt(now int64) {
 		c.cutOff()
 		return
 	}
-	if f := c.feedSince.Load(); f != 0 && now-f > int64(cfg.StallTimeout) {
-		c.b.m.stalled.Inc()
-		c.shut(shutdown{reason: reasonQuota, will: true})
-		return
-	}
 	if c.ready.Load() && c.keepAlive != 0 && now-c.lastIn.Load() > c.keepAlive && !c.busy.Load() {
 		c.b.m.silent.Inc()
 		c.shut(shutdown{reason: reasonKeepAlive, will: true}) // [MQTT-3.1.2-24]

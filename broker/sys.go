@@ -27,7 +27,7 @@ func (b *Broker) SetSys(topic string, payload []byte) {
 
 // feedSys queues the values that r matches, and reports whether r is about
 // them.
-func (c *client) feedSys(r *request) bool {
+func (c *client) feedSys(r *replay) bool {
 	if len(r.Filter) < len(sysPrefix) || r.Filter[:len(sysPrefix)] != sysPrefix {
 		return false
 	}
@@ -41,7 +41,7 @@ func (c *client) feedSys(r *request) bool {
 	}
 	b.sysMu.RUnlock()
 	for _, m := range found {
-		if !c.feedMessage(0, m, r) {
+		if !c.feedMessage(r, retained{m: m}) {
 			break
 		}
 	}

@@ -191,6 +191,9 @@ func (c *client) launch(m *message) bool {
 		if m.owed {
 			c.settle(m.pos)
 		}
+		if m.topic != nil {
+			c.settleTopic(m.topic)
+		}
 		return false
 	}
 	resumed := m.id != 0
@@ -198,7 +201,7 @@ func (c *client) launch(m *message) bool {
 		m.id = o.nextID()
 	}
 	delete(o.taken, m.id)
-	o.fly(m.id, flight{pos: m.pos, qos: m.qos, owed: m.owed, logged: m.logged})
+	o.fly(m.id, flight{pos: m.pos, qos: m.qos, owed: m.owed, logged: m.logged, topic: m.topic})
 	if m.logged && !resumed {
 		o.marking = append(o.marking, *m)
 		return false
