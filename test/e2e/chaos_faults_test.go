@@ -38,13 +38,19 @@ func (x *chaos) say(format string, args ...any) {
 
 // begin tells the history, just before the present fault, which nodes it hits.
 func (x *chaos) begin(victims ...*Node) {
-	var ids []string
+	var at []string
 	for _, n := range victims {
-		ids = append(ids, n.ID)
+		at = append(at, n.TLS)
+		x.say("%s", n.ID)
 	}
-	x.run.Mark(x.name + ": " + strings.Join(ids, " "))
+	x.run.FaultBegin(x.name, at...)
 	x.begun = true
-	x.said = append(x.said, ids...)
+}
+
+// start starts a node that does not run, and tells the history.
+func (x *chaos) start(n *Node) {
+	x.run.Restart(n.TLS)
+	n.Start()
 }
 
 // last lets a fault last; how long it does is the test.
@@ -72,7 +78,7 @@ func (x *chaos) kill(f fault, victims ...*Node) {
 	}
 	x.last(f)
 	for _, n := range victims {
-		n.Start()
+		x.start(n)
 	}
 }
 
@@ -82,7 +88,7 @@ func (x *chaos) killAgain(f fault) {
 	x.begin(n)
 	for range 3 {
 		x.run.KillNode(n)
-		n.Start()
+		x.start(n)
 		time.Sleep(time.Duration(x.random.Int64N(int64(f.lasts / 2))))
 	}
 }
@@ -113,7 +119,7 @@ func (x *chaos) killWhileHung(f fault) {
 	x.hang(hung)
 	x.run.KillNode(dead)
 	x.last(f)
-	dead.Start()
+	x.start(dead)
 	hung.Resume()
 }
 
@@ -122,12 +128,12 @@ func (x *chaos) stop(f fault) {
 	x.begin(n)
 	x.end(n)
 	x.last(f)
-	n.Start()
+	x.start(n)
 }
 
 // end is SIGTERM.
 func (x *chaos) end(n *Node) {
-	x.run.Mark("drain " + n.ID)
+	x.run.Drain(n.TLS)
 	n.Stop()
 }
 
@@ -136,7 +142,8 @@ func (x *chaos) rolling(fault) {
 	for _, n := range x.Running() {
 		start := time.Now()
 		x.end(n)
-		n.Restart()
+		x.start(n)
+		n.WaitReady(patience)
 		x.WaitWhole()
 		x.say("%s in %.1f s", n.ID, time.Since(start).Seconds())
 	}

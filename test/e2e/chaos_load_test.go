@@ -13,10 +13,9 @@ import (
 
 // crowd is the clients of a plan, some hundreds of messages a second in all.
 type crowd struct {
-	x      *chaos
-	subs   []*history.Subscriber
-	pubs   []*history.Publisher
-	groups int
+	x    *chaos
+	subs []*history.Subscriber
+	pubs []*history.Publisher
 }
 
 // startLoad starts clients of every kind on every node: subscribers first, so
@@ -36,16 +35,31 @@ func (l *crowd) at(i int, version byte) history.Endpoint {
 	return e
 }
 
-func (l *crowd) subscribe(name string, e history.Endpoint, expiry uint32, subs ...rawmqtt.Subscription) {
-	l.subs = append(l.subs, l.x.run.Subscribe(history.SubscriberConfig{Endpoint: e, Name: name, Expiry: expiry, Subscriptions: subs}))
+func (l *crowd) subscribe(name string, e history.Endpoint, expiry uint32, subs []rawmqtt.Subscription, how ...func(*history.SubscriberConfig)) {
+	c := history.SubscriberConfig{Endpoint: e, Name: name, Expiry: expiry, Subscriptions: subs}
+	for _, set := range how {
+		set(&c)
+	}
+	l.subs = append(l.subs, l.x.run.Subscribe(c))
+}
+
+func sub(filter string, qos byte) []rawmqtt.Subscription {
+	return []rawmqtt.Subscription{rawmqtt.Sub(filter, qos)}
 }
 
 func (l *crowd) subscribers() {
 	for i := range 3 {
-		l.subscribe(fmt.Sprintf("keep-%d", i), l.at(i, 5), 3600, rawmqtt.Sub("chaos/#", 2))
-		l.subscribe(fmt.Sprintf("keep-old-%d", i), l.at(i, 4), 3600, rawmqtt.Sub(fmt.Sprintf("chaos/+/%d/#", i), 2))
-		l.subscribe(fmt.Sprintf("clean-%d", i), l.at(i, 5-byte(i%2)), 0, rawmqtt.Sub("chaos/#", byte(1+i%2)))
+		l.subscribe(fmt.Sprintf("keep-%d", i), l.at(i, 5), 3600, sub("chaos/#", 2))
+		l.subscribe(fmt.Sprintf("keep-old-%d", i), l.at(i, 4), 3600, sub(fmt.Sprintf("chaos/+/%d/#", i), 2))
+		l.subscribe(fmt.Sprintf("clean-%d", i), l.at(i, 5-byte(i%2)), 0, sub("chaos/#", byte(1+i%2)))
 	}
+	away := func(c *history.SubscriberConfig) { c.Up, c.Away = 4*time.Second, 3*time.Second }
+	roam := func(c *history.SubscriberConfig) { c.Roam = true }
+	l.subscribe("offline", l.at(0, 5), 3600, sub("chaos/#", 1), away)
+	l.subscribe("offline-old", l.at(1, 4), 3600, sub("chaos/+/2/#", 2), away)
+	l.subscribe("roaming", l.at(2, 5), 3600, sub("chaos/#", 2), away, roam)
+	one := func(c *history.SubscriberConfig) { c.ReceiveMaximum = 1 }
+	l.subscribe("one-at-a-time", l.at(1, 5), 3600, sub("chaos/0/2/a", 2), one, roam)
 	for _, qos := range []byte{1, 2} {
 		for i := range 4 {
 			expiry := uint32(3600)
@@ -53,7 +67,7 @@ func (l *crowd) subscribers() {
 				expiry = 0
 			}
 			l.subscribe(fmt.Sprintf("shared-%d-%d", qos, i), l.at(i, 5-byte(i%2)), expiry,
-				rawmqtt.Sub(fmt.Sprintf("$share/g%d/chaos/#", qos), qos))
+				sub(fmt.Sprintf("$share/g%d/chaos/#", qos), qos))
 		}
 	}
 }
@@ -95,11 +109,20 @@ func (l *crowd) stop() {
 		}
 		cancel()
 	}
+	for _, s := range l.subs {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		if err := s.Stay(ctx); err != nil {
+			l.x.t.Error(err)
+		}
+		cancel()
+	}
 	l.x.run.Finish(l.subs...)
 }
 
 // options are what the checker has to know of the run.
 func (l *crowd) options(p plan) history.Options {
 	seconds := int(p.duration / time.Second)
-	return history.Options{MinAcked: 50 * seconds, MinOwed: 150 * seconds, TakeoverGrace: 20 * time.Second}
+	return history.Options{MinAcked: 50 * seconds, MinOwed: 150 * seconds, MinShare: 0.5,
+		// Between two faults is gap, and the clients have had time to come back.
+		FaultGrace: gap / 2, MaxSilence: 3 * time.Second}
 }

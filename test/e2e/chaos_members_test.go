@@ -37,7 +37,7 @@ func (x *chaos) member(n *Node, want bool) {
 
 // leave takes a node out of the cluster and deletes its data.
 func (x *chaos) leave(n *Node) {
-	x.run.Mark("drain " + n.ID)
+	x.run.Drain(n.TLS)
 	n.CLI("leave")
 	n.AwaitExit(patience)
 	x.member(n, false)
@@ -49,7 +49,8 @@ func (x *chaos) join(n *Node) {
 	if err := x.Join(n, x.token()); err != nil {
 		x.t.Fatal(err)
 	}
-	n.Restart()
+	x.start(n)
+	n.WaitReady(patience)
 	x.member(n, true)
 }
 
@@ -87,6 +88,7 @@ func (x *chaos) replace(f fault) {
 	if _, err := command("", args...); err != nil {
 		x.t.Fatal(err)
 	}
-	n.Restart()
+	x.start(n)
+	n.WaitReady(patience)
 	x.member(n, true)
 }

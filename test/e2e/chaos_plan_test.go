@@ -50,7 +50,7 @@ type plan struct {
 
 // gap is the least time between two faults, beside what recovery takes: there
 // the cluster has to work.
-const gap = 2 * time.Second
+const gap = 3 * time.Second
 
 // newPlan deals the kinds like cards: none comes again before all have come.
 func newPlan(seed uint64, duration time.Duration, kinds []*faultKind) plan {
@@ -70,7 +70,7 @@ func newPlan(seed uint64, duration time.Duration, kinds []*faultKind) plan {
 			return p
 		}
 		p.faults = append(p.faults, f)
-		at += f.lasts + gap + time.Duration(random.Int64N(int64(4*time.Second))).Truncate(100*time.Millisecond)
+		at += f.lasts + gap + time.Duration(random.Int64N(int64(3*time.Second))).Truncate(100*time.Millisecond)
 	}
 }
 

@@ -35,7 +35,7 @@ func TestChaosPlan(t *testing.T) {
 			report = runPlan(t, p, have)
 		})
 	}
-	t.Logf("\n%20s %6s %8s %8s %7s %8s %10s\n%s", "seed", "faults", "sent", "acked", "owed", "silence", "violations", strings.Join(rows, "\n"))
+	t.Logf("\n%20s %6s %8s %8s %5s %8s %10s\n%s", "seed", "faults", "offered", "acked", "share", "silence", "violations", strings.Join(rows, "\n"))
 }
 
 func row(p plan, r *history.Report, failed bool) string {
@@ -47,7 +47,7 @@ func row(p plan, r *history.Report, failed bool) string {
 		return fmt.Sprintf("%20d %6d  did not come to its end%s", p.seed, len(p.faults), verdict)
 	}
 	s := r.Stats
-	return fmt.Sprintf("%20d %6d %8d %8d %7d %8s %10d%s", p.seed, len(p.faults), s.Published, s.Acked, s.Owed, s.Silence.Round(10*time.Millisecond), len(r.Violations), verdict)
+	return fmt.Sprintf("%20d %6d %8d %8d %4.0f%% %8s %10d%s", p.seed, len(p.faults), s.Offered, s.OfferedAcked, 100*s.Share(), s.Silence.Round(10*time.Millisecond), len(r.Violations), verdict)
 }
 
 // abilities tells what this machine and program are able to, and why not.
@@ -127,7 +127,7 @@ func (x *chaos) befall(i int, f fault, now time.Duration) {
 	start := time.Now()
 	x.revive(members)
 	x.WaitWhole()
-	x.run.Mark("over: " + x.name)
+	x.run.FaultEnd(x.name)
 	x.t.Logf("%6.1f s  %s, %.1f s: %s; whole again after %.1f s", now.Seconds(), x.name, f.lasts.Seconds(), strings.Join(x.said, ", "), time.Since(start).Seconds())
 }
 
@@ -144,7 +144,7 @@ func (x *chaos) revive(members []*Node) {
 					x.t.Fatalf("%s: %s has ended by itself:\n%s", x.name, n.ID, n.tail(5))
 				}
 				x.say("%s ended by itself", n.ID)
-				n.Start()
+				x.start(n)
 			}
 			code, body := n.Ready()
 			if code != 200 {
