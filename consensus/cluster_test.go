@@ -162,12 +162,19 @@ type cluster struct {
 	t     testing.TB
 	w     *wire
 	nodes []*testNode
+	give  func(node string, d *Deps)
 }
 
 // newCluster starts n voters.
 func newCluster(t testing.TB, n int, adjust func(*Config)) *cluster {
 	t.Helper()
-	c := &cluster{t: t, w: newWire()}
+	return newClusterWith(t, n, adjust, nil)
+}
+
+// newClusterWith also lets a test change what each node is given.
+func newClusterWith(t testing.TB, n int, adjust func(*Config), give func(node string, d *Deps)) *cluster {
+	t.Helper()
+	c := &cluster{t: t, w: newWire(), give: give}
 	var servers []Server
 	for i := range n {
 		name := fmt.Sprintf("n%d", i+1)
@@ -208,12 +215,16 @@ func (c *cluster) start(n *testNode) {
 			c.Applied(e)
 		}
 	}
-	n.Consensus, err = Open(context.Background(), n.cfg, Deps{
+	deps := Deps{
 		FSM: n.fsm, State: n.fsm, Network: dialer{c.w, n.name}, Logger: testLogger(n.name), Registerer: prometheus.NewRegistry(),
 		Fatal:     func(err error) { n.fatal.CompareAndSwap(nil, &err) },
 		Due:       func() (int64, bool) { d := n.due.Load(); return d, d != 0 },
 		OnSecrets: func(b []byte) { s := string(b); n.secrets.Store(&s) },
-	})
+	}
+	if c.give != nil {
+		c.give(n.name, &deps)
+	}
+	n.Consensus, err = Open(context.Background(), n.cfg, deps)
 	if err != nil {
 		c.t.Fatal(err)
 	}

@@ -159,6 +159,9 @@ type Deps struct {
 	// leases count by. They are for simulations; nil means the real ones.
 	Storage *Storage
 	Now     func() time.Duration
+	// Room tells what the disk has left; nil: always enough. It is asked before
+	// every write of entries, and must be cheap.
+	Room func() Room
 }
 
 // Consensus is this node's part of the raft group.
@@ -215,6 +218,9 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*Consensus, error) {
 	if deps.Now == nil {
 		deps.Now = boottime
 	}
+	if deps.Room == nil {
+		deps.Room = func() Room { return RoomEnough }
+	}
 	c := &Consensus{
 		cfg: cfg, deps: deps, log: deps.Logger, now: deps.Now,
 		nonce: rand.Text(), leaderCh: make(chan struct{}), notify: make(chan bool, 16),
@@ -237,6 +243,7 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*Consensus, error) {
 	c.wg.Go(c.proposer.watch)
 	c.wg.Go(c.lessee.run)
 	c.wg.Go(c.granter.run)
+	c.wg.Go(c.watchRoom)
 	return c, nil
 }
 

@@ -23,7 +23,8 @@ const (
 // was none.
 type gatedTransport struct {
 	*raft.NetworkTransport
-	ctx context.Context
+	ctx   context.Context
+	store *guardedStore
 
 	mu      sync.Mutex
 	woken   chan struct{} // closed when an entry comes
@@ -35,8 +36,8 @@ type gatedTransport struct {
 // told is what a follower has confirmed.
 type told struct{ term, commit uint64 }
 
-func newGatedTransport(ctx context.Context, t *raft.NetworkTransport) *gatedTransport {
-	return &gatedTransport{NetworkTransport: t, ctx: ctx, woken: make(chan struct{}), peers: map[raft.ServerID]told{}}
+func newGatedTransport(ctx context.Context, t *raft.NetworkTransport, store *guardedStore) *gatedTransport {
+	return &gatedTransport{NetworkTransport: t, ctx: ctx, store: store, woken: make(chan struct{}), peers: map[raft.ServerID]told{}}
 }
 
 // begin is called when entries are about to be stored here: what is held back
@@ -68,6 +69,9 @@ func (t *gatedTransport) AppendEntries(id raft.ServerID, target raft.ServerAddre
 		case <-t.ctx.Done():
 		}
 		timer.Stop()
+	}
+	if t.store.stalled() {
+		return errStalled
 	}
 	vouch(req)
 	if err := t.NetworkTransport.AppendEntries(id, target, req, resp); err != nil {

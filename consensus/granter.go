@@ -40,6 +40,8 @@ type granter struct {
 	changed chan struct{}            // closed when applied figures change
 	want    uint64
 	pokes   map[chan struct{}]struct{} // one per stream
+	rooms   map[string]roomWord        // by node
+	since   time.Duration              // when this node became leader
 
 	verifyMu  sync.Mutex
 	verifying bool          // a round is under way or about to begin
@@ -51,7 +53,7 @@ type granter struct {
 func newGranter(c *Consensus) *granter {
 	return &granter{
 		c: c, holders: map[string]*holder{}, asking: map[string]chan struct{}{},
-		changed: make(chan struct{}), pokes: map[chan struct{}]struct{}{},
+		changed: make(chan struct{}), pokes: map[chan struct{}]struct{}{}, rooms: map[string]roomWord{},
 	}
 }
 
@@ -60,6 +62,7 @@ func (g *granter) assume() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.holders = map[string]*holder{}
+	g.rooms, g.since = map[string]roomWord{}, g.c.now()
 	g.want = 0
 	g.sync()
 }
@@ -185,6 +188,10 @@ func (g *granter) answer(ctx context.Context, lead *leading, node string, r leas
 	if !slices.ContainsFunc(g.c.Servers(), func(s Server) bool { return s.Node == node && s.Store == r.Store }) {
 		return refuse("the node is not a member of this cluster: it was removed or its disk was replaced; join it again")
 	}
+	g.heard(node, r.Room)
+	if r.Room == RoomNone {
+		return refuse(errNoRoom.Error())
+	}
 	m := g.c.member(node)
 	if m == nil || m.Incarnation == 0 || m.Nonce != r.Nonce {
 		if err := g.up(ctx, lead, node, r); err != nil {
@@ -209,7 +216,7 @@ func (g *granter) answer(ctx context.Context, lead *leading, node string, r leas
 	g.signal()
 	a := leaseAnswer{
 		Seq: r.Seq, Granted: g.c.cfg.Lease.Milliseconds(), Incarnation: h.incarnation,
-		Term: lead.term, Commit: g.c.raft.CommitIndex(),
+		Term: lead.term, Commit: g.c.raft.CommitIndex(), Scarce: g.scarce(),
 	}
 	if h.applied < g.want {
 		a.Want = g.want

@@ -33,6 +33,7 @@ type leaseRequest struct {
 	Version     string `json:"version"`
 	Secrets     int64  `json:"secrets,omitempty"` // version held
 	Wall        int64  `json:"wall"`              // ms
+	Room        Room   `json:"room,omitempty"`    // of the node's disk
 }
 
 // leaseAnswer is the leader's word to a node.
@@ -50,6 +51,8 @@ type leaseAnswer struct {
 	SecretsVersion int64  `json:"secrets_version,omitempty"`
 	Secrets        []byte `json:"secrets,omitempty"`
 	Refused        string `json:"refused,omitempty"`
+	// Scarce: messages that would have to be stored are to be refused.
+	Scarce bool `json:"scarce,omitempty"`
 }
 
 func writeJSON(conn net.Conn, v any) error {
@@ -78,8 +81,9 @@ type lessee struct {
 	c *Consensus
 	// until is when the lease runs out on Consensus.now, 0: there is none. It is
 	// what Leased reads.
-	until atomic.Int64
-	again chan struct{} // ask now
+	until  atomic.Int64
+	scarce atomic.Bool   // the leader's last word
+	again  chan struct{} // ask now
 
 	mu          sync.Mutex
 	incarnation uint64 // ours
@@ -96,7 +100,7 @@ func newLessee(c *Consensus) *lessee {
 // Leased tells whether this node may accept and acknowledge. It is cheap.
 func (c *Consensus) Leased() bool {
 	until := c.lessee.until.Load()
-	return until != 0 && int64(c.now()) < until
+	return until != 0 && int64(c.now()) < until && c.store.broken.Load() == nil
 }
 
 func (c *Consensus) leaseLeft() time.Duration {
@@ -191,6 +195,10 @@ func (v *conversation) ask() error {
 		v.more = true
 		return nil
 	}
+	if err := v.l.c.store.broken.Load(); err != nil {
+		// The process is about to end, or cannot: its lease must.
+		return *err
+	}
 	v.seq++
 	v.sent, v.asked, v.waiting, v.more = v.l.c.now(), time.Now(), true, false
 	return v.x.send(v.l.request(v.seq))
@@ -271,7 +279,7 @@ func (l *lessee) request(seq uint64) leaseRequest {
 	return leaseRequest{
 		Seq: seq, Node: l.c.cfg.Node, Store: l.c.cfg.Store, Nonce: nonce, Incarnation: incarnation,
 		Applied: l.c.deps.State.AppliedIndex(), Level: l.c.cfg.Level, Version: l.c.cfg.Version,
-		Secrets: l.version, Wall: time.Now().UnixMilli(),
+		Secrets: l.version, Wall: time.Now().UnixMilli(), Room: l.c.deps.Room(),
 	}
 }
 
@@ -279,6 +287,8 @@ func (l *lessee) request(seq uint64) leaseRequest {
 func (l *lessee) take(a leaseAnswer, sent time.Duration) {
 	if a.Refused != "" {
 		l.c.log.Debug("lease refused", "err", a.Refused)
+	} else if a.Seq != 0 {
+		l.scarce.Store(a.Scarce)
 	}
 	l.mu.Lock()
 	if a.Granted > 0 {

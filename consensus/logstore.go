@@ -1,10 +1,12 @@
 package consensus
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -53,24 +55,63 @@ func openBolt(dir string) (*raftboltdb.BoltStore, error) {
 // or exceeds its deadline ends the process: what reached the disk is unknown,
 // and raft (issue #503) would stay a leader that commits nothing. Where Fatal
 // returns, as it does in tests, every later write fails.
+//
+// Where the disk has no more than its reserve, entries are refused before
+// anything of them is written. Raft bears that: a follower lags, a leader steps
+// down.
 type guardedStore struct {
 	LogStore
 	deadline time.Duration
 	fatal    func(error)
 	latency  prometheus.Observer
 	storing  func() (stored func()) // runs before entries are stored
+	room     func() Room
 	broken   atomic.Pointer[error]
+	began    atomic.Int64 // when the write under way began, in ns since start; 0: none
+	start    time.Time
+	// cut: entries were deleted to make place for others. Those are stored
+	// whatever room there is, because raft 1.7.3 does not notice that the deleted
+	// ones are gone until it has stored something, and would refuse every append
+	// from then on.
+	cut   atomic.Bool
+	onCut func() // for tests: entries were deleted, their successors not stored yet
 }
+
+// errNoRoom is not fatal: nothing was written.
+var errNoRoom = errors.New("the disk has no more than its reserve left: make room")
 
 func (s *guardedStore) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
 
 func (s *guardedStore) StoreLogs(logs []*raft.Log) error {
 	defer s.storing()()
-	return s.write("append to the log", func() error { return s.LogStore.StoreLogs(logs) })
+	cut := s.cut.Swap(false)
+	return s.write("append to the log", func() error {
+		if !cut && s.room() == RoomNone {
+			return errNoRoom
+		}
+		return s.LogStore.StoreLogs(logs)
+	})
 }
 
+// DeleteRange implements raft.LogStore. Raft deletes the beginning of the log
+// behind a snapshot, and its end to put other entries there.
 func (s *guardedStore) DeleteRange(first, last uint64) error {
-	return s.write("truncate the log", func() error { return s.LogStore.DeleteRange(first, last) })
+	return s.write("truncate the log", func() error {
+		end, err := s.LastIndex()
+		if err != nil {
+			return err
+		}
+		if last >= end {
+			if s.room() == RoomNone {
+				return errNoRoom
+			}
+			s.cut.Store(true)
+			if s.onCut != nil {
+				defer s.onCut()
+			}
+		}
+		return s.LogStore.DeleteRange(first, last)
+	})
 }
 
 func (s *guardedStore) Set(k, v []byte) error {
@@ -86,13 +127,26 @@ func (s *guardedStore) write(what string, f func() error) error {
 		return *err
 	}
 	start := time.Now()
-	timer := time.AfterFunc(s.deadline, func() {
-		s.fail(fmt.Errorf("%s: the disk did not answer within %v: look for a failing disk, then start the node again", what, s.deadline))
-	})
+	s.began.Store(int64(start.Sub(s.start)) + 1)
+	var done atomic.Bool
+	late := func() {
+		if !done.Load() {
+			_ = s.fail(fmt.Errorf("%s: the disk did not answer within %v: look for a failing disk, then start the node again", what, s.deadline))
+		}
+	}
+	// A second, shorter wait lets a process go on that was stopped meanwhile.
+	timer := time.AfterFunc(s.deadline, func() { time.AfterFunc(s.deadline/20, late) })
 	err := f()
+	done.Store(true)
 	timer.Stop()
+	s.began.Store(0)
 	s.latency.Observe(time.Since(start).Seconds())
-	if err != nil {
+	switch {
+	case errors.Is(err, errNoRoom):
+		return err
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return s.fail(fmt.Errorf("%s: the disk is full: make room, then start the node again (%w)", what, err))
+	case err != nil:
 		return s.fail(fmt.Errorf("%s: %w", what, err))
 	}
 	if err := s.broken.Load(); err != nil {
@@ -100,6 +154,17 @@ func (s *guardedStore) write(what string, f func() error) error {
 	}
 	return nil
 }
+
+// stalled tells whether a write has been under way for a good part of its
+// deadline.
+func (s *guardedStore) stalled() bool {
+	began := s.began.Load()
+	return began != 0 && time.Since(s.start)-time.Duration(began) > s.deadline/stallPart
+}
+
+// stallPart of its deadline is how long a write of the leader may take before its
+// followers are left to elect another.
+const stallPart = 4
 
 // fail keeps the first error, tells it to Fatal and returns it.
 func (s *guardedStore) fail(err error) error {

@@ -78,10 +78,10 @@ func (c *Consensus) openRaft(ctx context.Context) (err error) {
 			err = errors.Join(err, storage.Log.Close())
 		}
 	}()
-	c.snaps = storage.Snapshots
+	c.snaps = roomySnapshots{storage.Snapshots, c.deps.Room}
 	c.store = &guardedStore{
 		LogStore: storage.Log, deadline: c.cfg.StoreDeadline, fatal: c.deps.Fatal, latency: c.metrics.store,
-		storing: func() func() { return c.trans.begin() },
+		storing: func() func() { return c.trans.begin() }, room: c.deps.Room, start: time.Now(),
 	}
 	logs, err := raft.NewLogCache(logCacheEntries, c.store)
 	if err != nil {
@@ -97,7 +97,7 @@ func (c *Consensus) openRaft(ctx context.Context) (err error) {
 		// More than one wedges a follower for ever after a short store error
 		// (raft's issue #612).
 		MaxRPCsInFlight: 1,
-	}))
+	}), c.store)
 	c.raft, err = raft.NewRaft(rc, c.deps.FSM, logs, c.store, c.snaps, c.trans)
 	if err != nil {
 		return errors.Join(fmt.Errorf("start raft: %w", err), c.trans.Close())
@@ -177,8 +177,10 @@ func (c *Consensus) closeRaft() error {
 
 // Server is a member of the raft group.
 type Server struct {
-	Node, Store, Address string
-	Voter                bool
+	Node    string `json:"node"`
+	Store   string `json:"store"`
+	Address string `json:"address"`
+	Voter   bool   `json:"voter"`
 }
 
 // Bootstrap writes the first configuration of a new cluster into cfg.Dir. Only

@@ -20,6 +20,9 @@ type Status struct {
 	PacksInFlight int
 	ItemsQueued   int
 	Servers       []Server
+	// Room of this node's disk; Scarce: durable publishes are refused.
+	Room   Room
+	Scarce bool
 	// Leases are filled in on the leader.
 	Leases []LeaseStatus
 }
@@ -46,6 +49,7 @@ func (c *Consensus) Status() Status {
 		AppliedIndex: c.deps.State.AppliedIndex(), LastIndex: c.raft.LastIndex(),
 		Incarnation: uint64(c.Incarnation()), Leased: c.Leased(), LeaseLeft: c.leaseLeft(),
 		PacksInFlight: b.InFlight, ItemsQueued: b.Items, Servers: c.Servers(),
+		Room: c.deps.Room(), Scarce: c.Scarce(),
 	}
 	if !c.IsLeader() {
 		return s

@@ -80,8 +80,6 @@ type kept struct {
 	data  []byte
 }
 
-var errHalted = errors.New("the store halted")
-
 // life is one store from its first start to its last end, as a node leads it.
 type life struct {
 	t      *testing.T
