@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"net"
-	"strings"
 	"sync"
 	"time"
 
@@ -61,6 +60,7 @@ type client struct {
 
 	conn    int
 	attempt int
+	joined  bool // connected before
 	raw     *rawmqtt.Client
 	packets chan *rawmqtt.Packet // closed at the connection's end
 	stop    chan struct{}        // ends the reader
@@ -87,9 +87,9 @@ func newClient(rec *Recorder, at Endpoint, name, id string, expiry uint32) *clie
 }
 
 // add records e of the current connection.
-func (c *client) add(e Event) {
+func (c *client) add(e Event) Event {
 	e.History, e.Client, e.Conn = c.name, c.id, c.conn
-	c.rec.Add(e)
+	return c.rec.Add(e)
 }
 
 // connect tries the addresses in turn until one accepts, and tells whether it
@@ -108,13 +108,16 @@ func (c *client) connect(ctx context.Context) (present bool, err error) {
 	}
 }
 
-// will is the will of one connection.
+// will is the will of every connection of a client, but for its name.
 type will struct {
-	name, topic string
-	qos         byte
-	retain      bool
-	delay       uint32
+	topic  string
+	qos    byte
+	retain bool
+	delay  uint32
 }
+
+// willName names the will of the connection, or the attempt at one.
+func (c *client) willName() string { return fmt.Sprintf("%s/will-%d", c.name, c.conn) }
 
 // address is where to connect next.
 func (c *client) address() string {
@@ -133,8 +136,8 @@ func (c *client) asks(addr string) Event {
 		e.Quota = c.at.ReceiveMaximum
 	}
 	if w := c.will; w != nil {
-		e.Message, e.Topic, e.QoS, e.Retain, e.Delay = w.name, w.topic, w.qos, w.retain, w.delay
-		e.Sum = sum(payload(w.name, 0))
+		e.Message, e.Topic, e.QoS, e.Retain, e.Delay = c.willName(), w.topic, w.qos, w.retain, w.delay
+		e.Sum = sum(payload(e.Message, 0))
 	}
 	return e
 }
@@ -160,7 +163,12 @@ func (c *client) try(ctx context.Context) (present bool, err error) {
 		raw.Close()
 		return false, fmt.Errorf("%s refused %s with 0x%02x", addr, c.name, ack.Reason)
 	}
-	c.add(Event{Kind: Connected, Node: addr, Present: ack.SessionPresent})
+	present = ack.SessionPresent
+	if c.at.Version == 3 && !c.clean {
+		present = present || c.joined // a CONNACK of MQTT 3.1 does not tell
+	}
+	c.joined = true
+	c.add(Event{Kind: Connected, Node: addr, Present: present})
 	c.window = 65535
 	if v, ok := ack.Int(rawmqtt.ReceiveMaximum); ok {
 		c.window = int(v)
@@ -168,7 +176,7 @@ func (c *client) try(ctx context.Context) (present bool, err error) {
 	c.raw, c.pinged = raw, time.Time{}
 	c.packets, c.stop = make(chan *rawmqtt.Packet, 1024), make(chan struct{})
 	c.reader.Go(c.read)
-	return ack.SessionPresent, nil
+	return present, nil
 }
 
 func (c *client) connectPacket() rawmqtt.Connect {
@@ -180,7 +188,7 @@ func (c *client) connectPacket() rawmqtt.Connect {
 		o.Properties = append(o.Properties, rawmqtt.Int(rawmqtt.ReceiveMaximum, uint32(c.at.ReceiveMaximum)))
 	}
 	if w := c.will; w != nil {
-		o.Will = &rawmqtt.Will{Topic: w.topic, Payload: payload(w.name, 0), QoS: w.qos, Retain: w.retain}
+		o.Will = &rawmqtt.Will{Topic: w.topic, Payload: payload(c.willName(), 0), QoS: w.qos, Retain: w.retain}
 		if c.at.Version == 5 && w.delay > 0 {
 			o.Will.Properties = []rawmqtt.Property{rawmqtt.Int(rawmqtt.WillDelay, w.delay)}
 		}
@@ -226,7 +234,7 @@ func (c *client) ping() error {
 // hangUp ends the connection and records why it is lost; reason is that of a
 // DISCONNECT, 0 if none came so far. A write often fails before the DISCONNECT
 // that explains it is read.
-func (c *client) hangUp(reason byte, err error) {
+func (c *client) hangUp(reason byte, err error) byte {
 	if reason == 0 {
 		reason = c.lastWords()
 	}
@@ -236,6 +244,7 @@ func (c *client) hangUp(reason byte, err error) {
 		e.Note = err.Error()
 	}
 	c.add(e)
+	return reason
 }
 
 // lastWordsTimeout is how long a failed connection may take to say why.
@@ -285,40 +294,3 @@ func (c *client) drop() {
 	c.raw.Close()
 	c.reader.Wait()
 }
-
-// payload returns a message's payload of at least its own length.
-func payload(id string, size int) []byte {
-	if pad := size - len(id) - 1; pad > 0 {
-		return []byte(id + " " + strings.Repeat("x", pad))
-	}
-	return []byte(id)
-}
-
-// messageID takes it out of a payload.
-func messageID(payload []byte) string {
-	id, _, _ := strings.Cut(string(payload), " ")
-	return id
-}
-
-// nameKey is the user property that names a message without a payload, in MQTT 5.
-const nameKey = "message"
-
-// received is the event of a PUBLISH.
-func received(p *rawmqtt.Packet) Event {
-	return Event{Kind: Received, Message: nameOf(p), Topic: p.Topic, QoS: p.QoS, PacketID: p.ID, Dup: p.Dup,
-		Retain: p.Retain, Sum: sum(p.Payload), Clear: len(p.Payload) == 0}
-}
-
-func nameOf(p *rawmqtt.Packet) string {
-	if len(p.Payload) > 0 {
-		return messageID(p.Payload)
-	}
-	for _, q := range p.Properties {
-		if q.ID == rawmqtt.UserProperty && q.Key == nameKey {
-			return q.Text
-		}
-	}
-	return ""
-}
-
-func sum(b []byte) uint32 { return crc32.ChecksumIEEE(b) }

@@ -34,6 +34,9 @@ type PublisherConfig struct {
 	// session what is unacknowledged is sent again with DUP; without one, or when
 	// the broker has lost it, it is recorded as unknown and not sent again.
 	Expiry uint32
+
+	base uint16        // ids are above it
+	rest time.Duration // after a takeover
 }
 
 // Publisher is a recorded client that publishes. It reconnects on its own.
@@ -119,7 +122,10 @@ func (p *Publisher) run(ctx context.Context) {
 			p.client.leave()
 			return
 		}
-		p.client.hangUp(reason, err)
+		reason = p.client.hangUp(reason, err)
+		if reason == TakenOver && p.cfg.rest > 0 {
+			p.restAfter(ctx)
+		}
 		if ctx.Err() != nil {
 			p.err = fmt.Errorf("%s has %d messages unacknowledged: %w", p.cfg.Name, len(p.inFlight), context.Cause(ctx))
 			return
@@ -134,7 +140,7 @@ func (p *Publisher) due(n int) time.Duration {
 
 // miss records what was to be sent by now and was not.
 func (p *Publisher) miss() {
-	if p.cfg.Rate == 0 {
+	if p.cfg.Rate == 0 || p.cfg.rest > 0 {
 		return
 	}
 	n := int(time.Since(p.started).Seconds()*p.cfg.Rate) + 1
@@ -261,7 +267,7 @@ func (p *Publisher) write(o *outgoing) error {
 // freeID returns a packet id that nothing under way has.
 func (p *Publisher) freeID() uint16 {
 	if p.cfg.IDs > 0 {
-		p.nextID = 0
+		p.nextID = p.cfg.base
 	}
 next:
 	for {

@@ -167,7 +167,7 @@ func (c *check) writes(m *message, seen map[string]time.Duration) (ops []*operat
 // change after it, which may have come in place of what it replaced.
 func (r read) operation() *operation {
 	o := &operation{call: r.sub.asked, done: r.sub.since, read: true, input: value("")}
-	if r.conn.asked.Clean {
+	if r.conn.asked.Expiry == 0 {
 		o.call = r.conn.asked.At
 	}
 	var live *Event

@@ -183,18 +183,12 @@ func (s *Subscriber) run(ctx context.Context) {
 			s.rest(ctx)
 			continue
 		}
-		s.client.hangUp(reason, err)
+		reason = s.client.hangUp(reason, err)
 		if reason == TakenOver {
 			s.change(func() { s.err = fmt.Errorf("%s was taken over", s.cfg.Name) })
 			return
 		}
 	}
-}
-
-// about is between half of d and one and a half, by name and number of the
-// connection.
-func (c *client) about(d time.Duration) time.Duration {
-	return d/2 + time.Duration(sum(fmt.Appendf(nil, "%s away %d", c.name, c.conn))%1024)*d/1024
 }
 
 // rest is the time away.
@@ -288,24 +282,12 @@ func (s *Subscriber) handle(p *rawmqtt.Packet) (reason byte, err error) {
 		s.subscribed = true
 		s.becomeReady()
 		return 0, nil
-	case rawmqtt.PUBLISH:
-		e := received(p)
-		s.client.add(e)
-		s.change(func() { s.got[e.Message]++; s.last = time.Now() })
-	case rawmqtt.PUBREL:
-		s.client.add(Event{Kind: Released, PacketID: p.ID})
-	default:
-		return 0, nil
-	}
-	if err := s.client.raw.Ack(p); err != nil {
-		return 0, err
-	}
-	if p.Type == rawmqtt.PUBREL || p.QoS > 0 {
-		e := Event{Kind: ReceiveAcked, PacketID: p.ID}
+	case rawmqtt.PUBLISH, rawmqtt.PUBREL:
+		e, err := s.client.receive(p)
 		if p.Type == rawmqtt.PUBLISH {
-			e.Message = nameOf(p)
+			s.change(func() { s.got[e.Message]++; s.last = time.Now() })
 		}
-		s.client.add(e)
+		return 0, err
 	}
 	return 0, nil
 }
