@@ -23,7 +23,7 @@ func (n *Node) openChores(context.Context) error {
 		{100 * time.Millisecond, n.checkLease},
 		{time.Second, n.tellDigest},
 		{time.Second, n.lead},
-		{5 * time.Second, n.fetchCA},
+		{time.Second, n.fetchCA},
 		{time.Minute, n.renewIdentity},
 		{5 * time.Second, n.publishSys},
 		{10 * time.Second, n.releaseGhosts},

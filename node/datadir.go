@@ -39,6 +39,10 @@ type marker struct {
 	// Peers are mesh addresses by node id as of the join, until the node's own
 	// copy of the state knows better.
 	Peers map[string]string `json:"peers,omitempty"`
+	// Generation of the cluster: see consensus.Config. Init leaves it empty.
+	Generation string `json:"generation,omitempty"`
+	// Recovering: a recover of the node has begun and not ended.
+	Recovering bool `json:"recovering,omitempty"`
 }
 
 func (d dataDir) read() (marker, error) {

@@ -145,10 +145,33 @@ func makeIdentity(dir dataDir, clusterID string, cfg Config) (*mtls.CA, *mtls.Id
 	return ca, id, ca.Save(dir.ca())
 }
 
-// bootstrap makes the log with this node as its only voter, applies items as the
-// first commands and closes everything again.
-func bootstrap(ctx context.Context, cfg Config, m marker, items []*logpb.Item, log *slog.Logger) (err error) {
+// bootstrap makes the log with this node as its only voter and applies items as
+// the first commands.
+func bootstrap(ctx context.Context, cfg Config, m marker, items []*logpb.Item, log *slog.Logger) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	self := consensus.Server{Node: m.Node, Store: m.Store, Address: cfg.Mesh.Advertise, Voter: true}
+	if err := consensus.Bootstrap(consensusConfig(cfg, m, ""), []consensus.Server{self}); err != nil {
+		return err
+	}
+	return openAlone(ctx, cfg, m, log, func(ctx context.Context, c *consensus.Consensus, _ *fsm.Store) error {
+		return proposeEach(ctx, c, items)
+	})
+}
+
+func proposeEach(ctx context.Context, c *consensus.Consensus, items []*logpb.Item) error {
+	for _, it := range items {
+		if _, err := c.Propose(ctx, it); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// openAlone opens log and state of a node that is the only voter, without a
+// network, runs f and closes everything again.
+func openAlone(ctx context.Context, cfg Config, m marker, log *slog.Logger, f func(context.Context, *consensus.Consensus, *fsm.Store) error) (err error) {
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	dir := dataDir(cfg.DataDir)
 	var events gate
@@ -161,11 +184,7 @@ func bootstrap(ctx context.Context, cfg Config, m marker, items []*logpb.Item, l
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close(), fatal) }()
-	conf := consensusConfig(cfg, m, "")
-	if err := consensus.Bootstrap(conf, []consensus.Server{{Node: m.Node, Store: m.Store, Address: cfg.Mesh.Advertise, Voter: true}}); err != nil {
-		return err
-	}
-	c, err := consensus.Open(ctx, conf, consensus.Deps{
+	c, err := consensus.Open(ctx, consensusConfig(cfg, m, ""), consensus.Deps{
 		FSM: store, State: store, Network: alone{}, Fatal: halt, Logger: log, Due: store.Due,
 	})
 	if err != nil {
@@ -177,12 +196,7 @@ func bootstrap(ctx context.Context, cfg Config, m marker, items []*logpb.Item, l
 			c.Applied(e)
 		}
 	})
-	for _, it := range items {
-		if _, err := c.Propose(ctx, it); err != nil {
-			return err
-		}
-	}
-	return nil
+	return f(ctx, c, store)
 }
 
 // alone is the network of a node without peers.
@@ -195,7 +209,8 @@ func (alone) Dial(context.Context, string, string) (net.Conn, error) { return ni
 func consensusConfig(cfg Config, m marker, version string) consensus.Config {
 	return consensus.Config{
 		Dir: dataDir(cfg.DataDir).raft(), Node: m.Node, Store: m.Store, Address: cfg.Mesh.Advertise,
-		Level: fsm.Level, Version: version,
+		Generation: m.Generation,
+		Level:      fsm.Level, Version: version,
 		HeartbeatTimeout: cfg.Raft.Heartbeat, ElectionTimeout: cfg.Raft.Election,
 		CommitTimeout: cfg.Raft.Commit, Lease: cfg.Raft.Lease,
 		SnapshotInterval: cfg.Raft.SnapshotInterval, SnapshotThreshold: uint64(cfg.Raft.SnapshotThreshold), TrailingLogs: uint64(cfg.Raft.TrailingLogs),

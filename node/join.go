@@ -38,6 +38,7 @@ type joinAnswer struct {
 	Cert        []byte            `json:"cert"` // PEM
 	CA          []byte            `json:"ca"`   // PEM
 	Peers       map[string]string `json:"peers"`
+	Generation  string            `json:"generation,omitempty"`
 }
 
 // Join makes this machine a node of the cluster that opts.Address belongs to.
@@ -96,7 +97,7 @@ func Join(ctx context.Context, cfg Config, opts JoinOptions, log *slog.Logger) (
 	if _, err := mtls.CreateIdentity(dir.tls(), out.ClusterID, mtls.Material{Cert: out.Cert, Key: keyPEM, CA: out.CA}); err != nil {
 		return JoinResult{}, err
 	}
-	m := marker{ClusterID: out.ClusterID, ClusterName: out.ClusterName, Node: cfg.Node.ID, Store: store, Peers: out.Peers}
+	m := marker{ClusterID: out.ClusterID, ClusterName: out.ClusterName, Node: cfg.Node.ID, Store: store, Peers: out.Peers, Generation: out.Generation}
 	if err := dir.write(m); err != nil {
 		return JoinResult{}, err
 	}
@@ -203,7 +204,7 @@ func (n *Node) admit(ctx context.Context, req joinRequest) (joinAnswer, error) {
 	}
 	n.log.Info("a node joined", "member", req.Node, "token", token.ID())
 	name, _ := n.store.Setting(settingClusterName)
-	out := joinAnswer{ClusterID: n.identity.ClusterID(), ClusterName: name, Cert: cert, CA: n.identity.Material().CA, Peers: map[string]string{}}
+	out := joinAnswer{ClusterID: n.identity.ClusterID(), ClusterName: name, Cert: cert, CA: n.identity.Material().CA, Peers: map[string]string{}, Generation: n.generation}
 	for _, m := range n.store.Members() {
 		out.Peers[m.Node] = m.Address
 	}

@@ -147,7 +147,7 @@ func (n *Node) openConsensus(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	n.consensus = c
+	n.consensus, n.generation = c, m.Generation
 	n.mesh.Handle(mesh.ProtoRaft, c.AcceptRaft)
 	n.mesh.Handle(mesh.ProtoPack, c.AcceptPacks)
 	n.mesh.Handle(consensus.ProtoLease, c.AcceptLease)

@@ -46,6 +46,8 @@ type Node struct {
 	log  *slog.Logger
 	reg  *prometheus.Registry
 	dir  dataDir
+	// generation of the cluster, which a node that joins is told.
+	generation string
 
 	identity  *mtls.Identity
 	store     *fsm.Store
@@ -178,7 +180,11 @@ func (n *Node) openDir(context.Context) error {
 		return err
 	}
 	n.push("data directory", unlock)
-	return nil
+	m, err := n.dir.read()
+	if err == nil && m.Recovering {
+		err = errors.New("a mqcluster recover of this node did not end: run it again")
+	}
+	return err
 }
 
 func (n *Node) openIdentity(context.Context) error {

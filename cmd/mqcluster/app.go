@@ -31,6 +31,10 @@ type App struct {
 	// Join makes this machine a node of a cluster; where it is one already, it
 	// returns its facts with Already set.
 	Join func(ctx context.Context, config node.Config, options node.JoinOptions) (node.JoinResult, error)
+	// Inspect reads what a stopped node knows of a cluster whose majority is lost;
+	// Recover makes it the only member.
+	Inspect func(ctx context.Context, config node.Config) (*node.Survivor, error)
+	Recover func(ctx context.Context, config node.Config) (*node.Survivor, error)
 	// Open starts the node of the data directory. It returns when clients are
 	// accepted.
 	Open func(ctx context.Context, config node.Config, logger *slog.Logger) (Node, error)
@@ -112,7 +116,7 @@ other verbs talk to the node of this machine through its admin socket.`,
 		return usageError{fmt.Errorf("%w: see %s --help", err, cmd.CommandPath())}
 	})
 	root.AddCommand(
-		a.initCommand(), a.joinCommand(), a.runCommand(), a.statusCommand(), a.leaveCommand(), a.drainCommand(),
+		a.initCommand(), a.joinCommand(), a.runCommand(), a.statusCommand(), a.leaveCommand(), a.drainCommand(), a.recoverCommand(),
 		a.tokenCommand(), a.userCommand(), a.aclCommand(), a.certCommand(), a.sessionCommand(),
 		a.pubCommand(), a.subCommand(), a.configCommand(), a.versionCommand(), a.manCommand(),
 	)

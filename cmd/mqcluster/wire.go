@@ -23,6 +23,10 @@ func wire(app *App) {
 	app.Join = func(ctx context.Context, config node.Config, options node.JoinOptions) (node.JoinResult, error) {
 		return node.Join(ctx, config, options, quiet)
 	}
+	app.Inspect = node.InspectSurvivor
+	app.Recover = func(ctx context.Context, config node.Config) (*node.Survivor, error) {
+		return node.Recover(ctx, config, quiet)
+	}
 	app.Open = func(ctx context.Context, config node.Config, logger *slog.Logger) (Node, error) {
 		return node.Open(ctx, config, node.Deps{
 			Logger: logger, Version: app.Build.Version,
