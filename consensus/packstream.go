@@ -46,6 +46,7 @@ func (p *proposer) run() {
 			r = nil
 		}
 		if r == nil {
+			p.hold(ctx)
 			if r = p.open(ctx); r == nil {
 				p.pause(ctx)
 				continue
@@ -105,6 +106,26 @@ func (p *proposer) pause(ctx context.Context) {
 	}
 }
 
+// hold waits a little where the last route did not last: raft refuses whatever
+// comes while it hands over leadership, and to ask it again at once would keep it
+// from doing so. News of the leader end the wait.
+func (p *proposer) hold(ctx context.Context) {
+	p.mu.Lock()
+	n := p.refused
+	p.mu.Unlock()
+	if n == 0 {
+		return
+	}
+	_, changed := p.c.leaderNow()
+	timer := time.NewTimer(min(time.Millisecond<<min(n, 7), 100*time.Millisecond))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-changed:
+	case <-timer.C:
+	}
+}
+
 // open finds a way to the leader, nil if there is none.
 func (p *proposer) open(ctx context.Context) route {
 	p.mu.Lock()
@@ -138,7 +159,7 @@ type localRoute struct {
 }
 
 func newLocalRoute(p *proposer, lead *leading) *localRoute {
-	return &localRoute{p: p, lead: lead, f: newFutures(p.c, func(error) { p.reroute() })}
+	return &localRoute{p: p, lead: lead, f: newFutures(p.c, func(error) { p.routeEnded() })}
 }
 
 func (r *localRoute) send(pk *pack) error {
@@ -203,7 +224,7 @@ func newStreamRoute(p *proposer, conn net.Conn, leaderChanged <-chan struct{}) *
 		case <-r.ended:
 		default:
 			p.c.log.Debug("pack stream ended", "err", err)
-			p.reroute()
+			p.routeEnded()
 		}
 	})
 	p.c.wg.Go(func() {

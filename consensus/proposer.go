@@ -53,6 +53,7 @@ type proposer struct {
 	lostAt     time.Time // since when there is no leader or lease; zero: there is
 	wake       chan struct{}
 	sendFailed int // consecutive, for the pause between attempts
+	refused    int // routes that ended since anything was applied or the leader changed
 }
 
 func newProposer(c *Consensus) *proposer {
@@ -197,6 +198,7 @@ func (p *proposer) result(number uint64, item int, r fsm.Result) {
 		}
 		p.progress = time.Now()
 		p.patience = p.c.cfg.Stall
+		p.refused = 0
 	}
 	p.mu.Unlock()
 	p.fail(lost, fsm.ErrUnknown)
@@ -345,6 +347,15 @@ func (p *proposer) reroute() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.rerouted = true
-	p.sendFailed = 0
+	p.sendFailed, p.refused = 0, 0
+	p.kick()
+}
+
+// routeEnded is reroute where the route itself gave up.
+func (p *proposer) routeEnded() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.rerouted = true
+	p.refused++
 	p.kick()
 }
