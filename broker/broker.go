@@ -35,6 +35,9 @@ type Deps struct {
 	// Now is this node's idea of log time, in milliseconds. nil means the wall
 	// clock, which log time follows, but never before the newest stamp applied.
 	Now func() int64
+	// Scarce tells that messages which would have to be stored are to be refused,
+	// because the disks are nearly full; nil means never. It must be cheap.
+	Scarce func() bool
 }
 
 // Wanter is what Routes may offer besides: whether any peer wants messages of
@@ -96,6 +99,9 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*Broker, error) {
 	}
 	if deps.Log == nil || deps.Auth == nil {
 		return nil, errors.New("the broker needs a log and an authenticator")
+	}
+	if deps.Scarce == nil {
+		deps.Scarce = func() bool { return false }
 	}
 	if deps.Routes == nil {
 		deps.Routes = noRoutes{}

@@ -58,6 +58,7 @@ type node struct {
 	pending   []func(fsm.Result) // of the pack that is being applied
 	dead      atomic.Bool        // items are lost
 	unleased  atomic.Bool
+	scarce    atomic.Bool
 	denied    atomic.Pointer[func(publish bool, topic string) bool]
 	version   atomic.Uint64
 	views     atomic.Int64 // open
@@ -78,7 +79,7 @@ func newCluster(t testing.TB, size int, cfg Config) *cluster {
 		if err != nil {
 			t.Fatal(err)
 		}
-		n.broker, err = Open(t.Context(), cfg, Deps{Log: n, Routes: (*testRoutes)(n), Auth: (*testAuth)(n), NodeID: n.id})
+		n.broker, err = Open(t.Context(), cfg, Deps{Log: n, Routes: (*testRoutes)(n), Auth: (*testAuth)(n), NodeID: n.id, Scarce: n.scarce.Load})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -15,6 +15,7 @@ const (
 	dropPublishDenied = "publish_denied"
 	dropTooLarge      = "too_large"
 	dropUnproposed    = "not_proposed"
+	dropScarce        = "disk_full"
 )
 
 type metrics struct {
@@ -45,7 +46,7 @@ func newMetrics(reg prometheus.Registerer, b *Broker) (*metrics, error) {
 		Name: "mqcluster_broker_dropped_messages_total", Help: "Messages that were not delivered, by reason.",
 	}, []string{"reason"})
 	m.all = append(m.all, drops)
-	for _, r := range []string{dropQueueFull, dropExpired, dropDenied, dropPublishDenied, dropTooLarge, dropUnproposed} {
+	for _, r := range []string{dropQueueFull, dropExpired, dropDenied, dropPublishDenied, dropTooLarge, dropUnproposed, dropScarce} {
 		m.dropsBy[r] = drops.WithLabelValues(r)
 	}
 	m.funcs(b)

@@ -36,6 +36,11 @@ func (c *client) publish(frame []byte) error {
 	if !t.may {
 		return c.denied(&p)
 	}
+	if (p.QoS > 0 || p.Retain) && c.b.deps.Scarce() {
+		if refused, err := c.refuseScarce(&p); refused {
+			return err
+		}
+	}
 	if p.QoS == 0 && !p.Retain && !c.zeroUnderWay() {
 		c.in.batch.add(c, t, &p)
 		if len(c.in.batch.msgs) >= maxBatch {
@@ -156,6 +161,29 @@ func (c *client) denied(p *codec.PublishPacket) error {
 	c.settleAck(c.expectAck(p.QoS, p.PacketID), reason)
 	return nil
 }
+
+// refuseScarce refuses a message that would have to be stored while the disks are
+// nearly full. What makes room goes on: a retained message that clears another.
+// QoS 0 goes on and is not retained. A QoS 2 message that comes again goes on as
+// well, because the first one may have been taken.
+func (c *client) refuseScarce(p *codec.PublishPacket) (refused bool, err error) {
+	switch {
+	case p.Retain && len(p.Payload) == 0, p.QoS == 2 && p.Dup:
+		return false, nil
+	case p.QoS == 0:
+		p.Retain = false
+		return false, nil
+	}
+	c.b.m.dropped(dropScarce, 1)
+	if c.version < 5 {
+		// There is no way to tell but by no acknowledgement.
+		return true, errScarce
+	}
+	c.settleAck(c.expectAck(p.QoS, p.PacketID), reasonQuota)
+	return true, nil
+}
+
+var errScarce = errors.New("the disks of the cluster are nearly full: no message is stored")
 
 var errDenied = errors.New("the client published what it may not")
 
