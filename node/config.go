@@ -67,6 +67,7 @@ type LimitsConfig struct {
 	TopicAliasMaximum          int           `yaml:"topic_alias_maximum" help:"topic aliases of one connection; 0: none"`
 	ClientBuffer               Size          `yaml:"client_buffer" help:"messages held in memory for one slow client"`
 	MaxSubscriptions           int           `yaml:"max_subscriptions" help:"subscriptions of one session"`
+	RetainedRate               int           `yaml:"retained_rate" help:"retained messages a second that are read for the subscriptions of one client; 0: no limit"`
 	MaxConnections             int           `yaml:"max_connections" help:"clients of this node; 0: as many as memory allows"`
 	MaxKeepAlive               time.Duration `yaml:"max_keep_alive" help:"keep alive of clients that ask for a longer one or for none; 0: their choice"`
 	PersistentClientExpiration time.Duration `yaml:"persistent_client_expiration" help:"longest life of a session without a connection; 0: as the client asks"`
@@ -169,6 +170,7 @@ func Defaults() Config {
 			TopicAliasMaximum:          64,
 			ClientBuffer:               4 * MiB,
 			MaxSubscriptions:           1000,
+			RetainedRate:               10_000,
 			UnauthenticatedConnections: 1000,
 			ConnectTimeout:             10 * time.Second,
 			StallTimeout:               30 * time.Second,

@@ -188,6 +188,7 @@ func (c *Config) checkLimits(v *validator) {
 	v.between("limits.topic_alias_maximum", l.TopicAliasMaximum, 0, 65535)
 	v.check(l.ClientBuffer >= l.MaxPacketSize, "limits.client_buffer is %s, less than limits.max_packet_size (%s): raise it", l.ClientBuffer, l.MaxPacketSize)
 	v.atLeast("limits.max_subscriptions", l.MaxSubscriptions, 1)
+	v.atLeast("limits.retained_rate", l.RetainedRate, 0)
 	v.atLeast("limits.max_connections", l.MaxConnections, 0)
 	v.atLeast("limits.unauthenticated_connections", l.UnauthenticatedConnections, 1)
 	v.keepAlive("limits.max_keep_alive", l.MaxKeepAlive)

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"net"
@@ -26,11 +27,12 @@ func (n *Node) openBroker(ctx context.Context) (err error) {
 		MaxPacketSize: int(l.MaxPacketSize), ReceiveMaximum: l.ReceiveMaximum, MaxInflight: l.MaxInflight,
 		MaxSubscriptions: l.MaxSubscriptions, MaxQueuedBytes: int(l.ClientBuffer), TopicAliasMaximum: l.TopicAliasMaximum,
 		MaxSessionExpiry: uint32(l.PersistentClientExpiration / time.Second), MaxKeepAlive: uint16(l.MaxKeepAlive / time.Second),
+		RetainedRate:  cmp.Or(l.RetainedRate, -1),
 		RevealDenials: n.cfg.Auth.RevealDenials, ConnectTimeout: l.ConnectTimeout, UnservedTimeout: n.cfg.Drain.IsolatedAfter,
 		StallTimeout: l.StallTimeout, DrainGrace: uint32(n.cfg.Drain.Grace / time.Second), ServerReference: n.cfg.Drain.Reference,
 	}, broker.Deps{
 		Log: brokerLog{n}, Routes: n.routes, Auth: authenticator{n},
-		Logger: n.log, Registerer: n.reg, NodeID: n.cfg.Node.ID,
+		Logger: n.log, Registerer: n.reg, NodeID: n.cfg.Node.ID, Scarce: n.consensus.Scarce,
 	})
 	if err != nil {
 		return err
