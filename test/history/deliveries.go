@@ -56,9 +56,24 @@ func (c *check) judgeDeliveries(s *session) {
 		}
 		d.last = e
 		if !e.Retain && !s.shares && !m.will {
-			c.judgeOrder(flows, m, e, again, c.copies(s, m))
+			c.judgeOrder(flows, m, e, again || s.joinedBetween(m, e), c.copies(s, m))
 		}
 	}
+}
+
+// joinedBetween tells whether e may be no more than the publisher's repetition of
+// a message that was sent, and may have been in the log, before the session was
+// subscribed: to others it is a repetition, and as far back in their order.
+func (s *session) joinedBetween(m *message, e Event) bool {
+	if len(m.sent) < 2 || m.sent[1].At > e.At {
+		return false
+	}
+	for _, b := range s.subs {
+		if b.since < m.first().At && matches(b.plain, e.Topic) {
+			return false
+		}
+	}
+	return true
 }
 
 // wanted judges whether the message exists and the session asked for it.
