@@ -17,6 +17,7 @@ type Backend struct {
 	Acls     Acls
 	Certs    Certs
 	Sessions Sessions
+	Settings Settings
 }
 
 // Cluster tells of the members and lets them go.
@@ -72,6 +73,14 @@ type Sessions interface {
 	ListSessions(ctx context.Context, r SessionRequest) ([]Session, error)
 	// EndSession removes a session and closes its connection.
 	EndSession(ctx context.Context, client string) (Change, error)
+}
+
+// Settings are what the whole cluster is set to, kept in its log.
+type Settings interface {
+	// ListSettings returns the settings by key; with a key only that one, or a
+	// NotFound error.
+	ListSettings(ctx context.Context, key string) ([]Setting, error)
+	SetSetting(ctx context.Context, r SettingChange) (Change, error)
 }
 
 // Health is what the probes ask. Its methods must not block.
@@ -281,6 +290,22 @@ type Session struct {
 	Protocol      int    `json:"protocol"`
 	Subscriptions int    `json:"subscriptions"`
 	Expiry        uint32 `json:"expiry_s"`
+}
+
+// Setting is a setting of the cluster.
+type Setting struct {
+	Key     string `json:"key"`
+	Value   string `json:"value"` // in force
+	Default string `json:"default"`
+	Changed bool   `json:"changed"` // it was set, if to its default
+	Help    string `json:"help"`
+}
+
+// SettingChange sets a setting, or takes it back to its default.
+type SettingChange struct {
+	Key   string `json:"key"`
+	Value string `json:"value,omitempty"`
+	Unset bool   `json:"unset,omitempty"`
 }
 
 // Kind is what an Error means.

@@ -177,3 +177,13 @@ func (c *Client) ListSessions(ctx context.Context, r SessionRequest) ([]Session,
 func (c *Client) EndSession(ctx context.Context, client string) (Change, error) {
 	return call[Change](ctx, c, opSessionEnd, named{client})
 }
+
+// ListSettings is Settings.ListSettings.
+func (c *Client) ListSettings(ctx context.Context, key string) ([]Setting, error) {
+	return call[[]Setting](ctx, c, opSettingList, named{key})
+}
+
+// SetSetting is Settings.SetSetting.
+func (c *Client) SetSetting(ctx context.Context, r SettingChange) (Change, error) {
+	return call[Change](ctx, c, opSettingSet, r)
+}

@@ -32,6 +32,8 @@ const (
 	opCA          = "cert/ca"
 	opSessionList = "session/list"
 	opSessionEnd  = "session/end"
+	opSettingList = "setting/list"
+	opSettingSet  = "setting/set"
 )
 
 // maxBody is the largest request and response, in bytes: a very long ACL, or
@@ -94,6 +96,10 @@ func (s *Server) apiHandler(b Backend) http.Handler {
 		read(s, mux, opSessionList, e.ListSessions)
 		change(s, mux, opSessionEnd, func(ctx context.Context, r named) (Change, error) { return e.EndSession(ctx, r.Name) })
 	}
+	if e := b.Settings; e != nil {
+		read(s, mux, opSettingList, func(ctx context.Context, r named) ([]Setting, error) { return e.ListSettings(ctx, r.Name) })
+		change(s, mux, opSettingSet, e.SetSetting)
+	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeError(w, &Error{NotFound, fmt.Sprintf("this node has no operation %s %s: use the mqcluster of the same version", r.Method, r.URL.Path)})
 	})
@@ -135,6 +141,8 @@ func subject(request any) string {
 		return r.Name
 	case LeaveRequest:
 		return r.Node
+	case SettingChange:
+		return r.Key
 	}
 	return ""
 }

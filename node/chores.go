@@ -27,6 +27,7 @@ func (n *Node) openChores(context.Context) error {
 		{time.Minute, n.renewIdentity},
 		{5 * time.Second, n.publishSys},
 		{10 * time.Second, n.releaseGhosts},
+		{trimEvery, n.trimQueues},
 	} {
 		n.wg.Go(func() {
 			tick := time.NewTicker(chore.every)

@@ -69,6 +69,7 @@ type Node struct {
 	admin     *admin.Server
 	book      addressBook
 	events    gate
+	queues    queues
 
 	started   time.Time
 	serving   atomic.Bool
@@ -124,6 +125,7 @@ func Open(ctx context.Context, cfg Config, deps Deps) (_ *Node, err error) {
 		{"data directory", n.openDir},
 		{"identity", n.openIdentity},
 		{"state", n.openStore},
+		{"queues", n.openQueues},
 		{"mesh", n.openMesh},
 		{"routes", n.openRoutes},
 		{"passwords", n.openAuth},

@@ -16,6 +16,7 @@ func (n *Node) publishSys(context.Context) {
 	counts := n.store.Counts()
 	set := func(topic string, v any) { n.broker.SetSys("$SYS/"+topic, fmt.Append(nil, v)) }
 	in, out := sum(st.MessagesIn), sum(st.MessagesOut)
+	stored, storedBytes, _ := n.store.Stored()
 	gone := int64(counts.Sessions - counts.Connected)
 	for topic, v := range map[string]int64{
 		"broker/clients/connected":          st.Connected,
@@ -28,7 +29,9 @@ func (n *Node) publishSys(context.Context) {
 		"broker/messages/sent":              out,
 		"broker/publish/messages/received":  in,
 		"broker/publish/messages/sent":      out,
-		"broker/publish/messages/dropped":   st.Dropped,
+		"broker/publish/messages/dropped":   st.Dropped + n.queues.total.Load(),
+		"broker/store/messages/count":       stored,
+		"broker/store/messages/bytes":       storedBytes,
 		"broker/bytes/received":             st.BytesIn,
 		"broker/bytes/sent":                 st.BytesOut,
 		"broker/subscriptions/count":        st.Subscriptions,

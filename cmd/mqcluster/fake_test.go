@@ -111,6 +111,7 @@ type fakeNode struct {
 	users  map[string]admin.User
 	acls   map[string]admin.Acl
 	tokens map[string]admin.TokenInfo
+	limit  string // of queue.max_messages
 	ca     []byte
 }
 
@@ -127,7 +128,7 @@ func openFake(ctx context.Context, config node.Config, logger *slog.Logger) (*fa
 		return nil, err
 	}
 	f.admin, err = admin.Open(ctx, admin.Config{Socket: config.Admin.Socket}, admin.Deps{
-		Backend: admin.Backend{Cluster: f, Tokens: f, Users: f, Acls: f, Certs: f}, Logger: logger,
+		Backend: admin.Backend{Cluster: f, Tokens: f, Users: f, Acls: f, Certs: f, Settings: f}, Logger: logger,
 	})
 	if err != nil {
 		return nil, errors.Join(err, f.broker.Close())
@@ -343,3 +344,26 @@ func (f *fakeNode) RevokeCert(_ context.Context, serial string) (admin.Change, e
 }
 
 func (f *fakeNode) CA(context.Context) ([]byte, error) { return f.ca, nil }
+
+func (f *fakeNode) ListSettings(_ context.Context, key string) ([]admin.Setting, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if key != "" && key != "queue.max_messages" {
+		return nil, &admin.Error{Kind: admin.NotFound, Msg: "there is no setting " + key}
+	}
+	s := admin.Setting{Key: "queue.max_messages", Value: "1000000", Default: "1000000", Help: "messages that may wait"}
+	if f.limit != "" {
+		s.Value, s.Changed = f.limit, true
+	}
+	return []admin.Setting{s}, nil
+}
+
+func (f *fakeNode) SetSetting(_ context.Context, r admin.SettingChange) (admin.Change, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if r.Value == "many" {
+		return admin.Change{}, &admin.Error{Kind: admin.Invalid, Msg: r.Key + ": \"many\" is not a number of messages: write a whole number from 1"}
+	}
+	f.limit = r.Value
+	return f.change(r.Key)
+}
