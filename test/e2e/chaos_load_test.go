@@ -5,6 +5,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/mqcluster/mqcluster/test/history"
@@ -16,7 +17,12 @@ type crowd struct {
 	x    *chaos
 	subs []*history.Subscriber
 	pubs []*history.Publisher
+	// others are retained writers and readers, bearers of wills, rivals, and who
+	// changes users.
+	others []stopper
 }
+
+type stopper interface{ Stop(context.Context) error }
 
 // startLoad starts clients of every kind on every node: subscribers first, so
 // that everything is owed to them.
@@ -24,6 +30,10 @@ func startLoad(x *chaos) *crowd {
 	l := &crowd{x: x}
 	l.subscribers()
 	l.publishers()
+	l.retained()
+	l.wills()
+	l.rivals()
+	l.users()
 	return l
 }
 
@@ -84,6 +94,63 @@ func (l *crowd) publishers() {
 	}
 }
 
+const retainedTopics = 4
+
+// retained has few topics written and read on every node.
+func (l *crowd) retained() {
+	var topics []string
+	for i := range retainedTopics {
+		topics = append(topics, fmt.Sprintf("state/%d", i))
+	}
+	l.subscribe("watcher", l.at(0, 5), 3600, sub("state/#", 1))
+	l.subscribe("watcher-clean", l.at(1, 5), 0, sub("state/#", 2))
+	for i := range 3 {
+		l.others = append(l.others,
+			history.StartRetainedWriter(l.x.t.Context(), l.x.run.Recorder, history.RetainedWriterConfig{Endpoint: l.at(i, 5-byte(i%2)),
+				Name: fmt.Sprintf("writer-%d", i), Topics: topics, QoS: byte(1 + i%2), Rate: 4}),
+			history.StartRetainedReader(l.x.t.Context(), l.x.run.Recorder, history.RetainedReaderConfig{Endpoint: l.at(i+1, 5),
+				Name: fmt.Sprintf("reader-%d", i), Topics: topics, QoS: 1, Rate: 3, Clean: i == 2}))
+	}
+}
+
+// wills has clients die in every way.
+func (l *crowd) wills() {
+	for i := range 2 {
+		l.subscribe(fmt.Sprintf("witness-%d", i), l.at(i, 5), 3600, sub("will/#", byte(1+i)))
+	}
+	for i := range 6 {
+		l.others = append(l.others, history.StartWillBearer(l.x.t.Context(), l.x.run.Recorder, history.WillBearerConfig{Endpoint: l.at(i, 5-byte(i/5)),
+			Name: fmt.Sprintf("bearer-%d", i), Topic: fmt.Sprintf("will/%d", i), QoS: byte(i % 3),
+			Delay: uint32(i%2) * willDelay, Expiry: uint32(i/2) * 5, Stay: 2 * time.Second}))
+	}
+}
+
+// How long wills may wait, in seconds: by themselves, and when a node is stopped
+// in good order.
+const (
+	willDelay = 2
+	willGrace = 4
+)
+
+// rivals fight for one client id.
+func (l *crowd) rivals() {
+	for i := range 2 {
+		l.others = append(l.others, history.StartRival(l.x.t.Context(), l.x.run.Recorder, history.RivalConfig{Endpoint: l.at(i, 5),
+			Name: fmt.Sprintf("rival-%d", i), ClientID: "rival", Topic: "chaos/rival/2/a", QoS: byte(1 + l.x.random.IntN(2)), Expiry: 600, Rate: 20}))
+	}
+}
+
+// users has a user changed at one node after the other.
+func (l *crowd) users() {
+	turn := 0
+	l.others = append(l.others, history.StartUserDriver(l.x.t.Context(), l.x.run.Recorder, history.UserDriverConfig{Endpoint: l.at(0, 5),
+		Name: "users", User: "guest", Rate: 0.5, Run: func(ctx context.Context, stdin string, args ...string) error {
+			turn++
+			_, err := commandContext(ctx, stdin, append(args, "--data-dir", l.x.Nodes[turn%3].Dir, "--timeout", "10s")...)
+			return err
+		}}))
+}
+
 // await waits until the publishers have so many more messages acknowledged.
 func (l *crowd) await(more int) {
 	l.x.t.Helper()
@@ -102,13 +169,22 @@ func (l *crowd) await(more int) {
 // stop ends the clients: who sends first, then who waits for it.
 func (l *crowd) stop() {
 	l.x.t.Helper()
+	all := l.others
 	for _, p := range l.pubs {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		if err := p.Stop(ctx); err != nil {
-			l.x.t.Error(err)
-		}
-		cancel()
+		all = append(all, p)
 	}
+	var wg sync.WaitGroup
+	for _, s := range all {
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), patience)
+			defer cancel()
+			if err := s.Stop(ctx); err != nil {
+				l.x.t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	time.Sleep(willLate + max(willDelay, willGrace)*time.Second) // for wills that are due
 	for _, s := range l.subs {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		if err := s.Stay(ctx); err != nil {
@@ -119,10 +195,15 @@ func (l *crowd) stop() {
 	l.x.run.Finish(l.subs...)
 }
 
+// willLate is how much later than due a will may come: a node that died is known
+// to be down after a lease, and the leader may change meanwhile.
+const willLate = 12 * time.Second
+
 // options are what the checker has to know of the run.
 func (l *crowd) options(p plan) history.Options {
 	seconds := int(p.duration / time.Second)
 	return history.Options{MinAcked: 50 * seconds, MinOwed: 150 * seconds, MinShare: 0.5,
 		// Between two faults is gap, and the clients have had time to come back.
-		FaultGrace: gap / 2, MaxSilence: 3 * time.Second}
+		FaultGrace: gap / 2, MaxSilence: 3 * time.Second,
+		DrainGrace: willGrace * time.Second, WillLate: willLate}
 }

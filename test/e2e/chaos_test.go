@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -88,6 +89,7 @@ func able(kinds []*faultKind, have ability) (out []*faultKind) {
 func runPlan(t *testing.T, p plan, have ability) *history.Report {
 	t.Logf("%v", p)
 	c := NewCluster(t, Options{Proxy: true, Disks: have&needDisks != 0, Wall: have&needWall != 0, Flags: []string{"--drain.isolated-after", "2s",
+		"--drain.grace", fmt.Sprintf("%ds", willGrace),
 		// Small, so that nodes come back by a snapshot and not by the log alone.
 		"--raft.snapshot-interval", "1s", "--raft.snapshot-threshold", "300", "--raft.trailing-logs", "50"}})
 	c.add() // a spare, whose address clients know
@@ -102,6 +104,7 @@ func runPlan(t *testing.T, p plan, have ability) *history.Report {
 	}
 	l.await(200)
 	l.stop()
+	x.keep(p)
 	report := x.run.Judge(l.options(p))
 	snapshots := 0
 	for _, n := range c.Nodes {
@@ -112,6 +115,25 @@ func runPlan(t *testing.T, p plan, have ability) *history.Report {
 	}
 	noGhosts(t, c)
 	return report
+}
+
+// keep writes the history to the folder that CHAOS_HISTORY names, if it does.
+func (x *chaos) keep(p plan) {
+	dir := os.Getenv("CHAOS_HISTORY")
+	if dir == "" {
+		return
+	}
+	f, err := os.Create(filepath.Join(dir, fmt.Sprintf("%d.jsonl", p.seed)))
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	defer f.Close()
+	enc := json.NewEncoder(f)
+	for _, e := range x.run.Events() {
+		if err := enc.Encode(e); err != nil {
+			x.t.Fatal(err)
+		}
+	}
 }
 
 // befall has one fault befall the cluster and waits until it is well again, by

@@ -245,7 +245,11 @@ func (n *Node) TryCLI(stdin string, args ...string) (string, error) {
 
 // command runs the program, for at most patience.
 func command(stdin string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	return commandContext(context.Background(), stdin, args...)
+}
+
+func commandContext(ctx context.Context, stdin string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, program, args...)
 	var out, complaint bytes.Buffer
