@@ -102,22 +102,24 @@ func (c *check) judgeReads(t *topic, seen map[string]time.Duration) {
 			ops = append(ops, o)
 		}
 	}
-	c.judgeRegister(RuleRetained, "the retained message of "+t.name, register{initial: "", step: func(state, input any) []any {
-		switch in := input.(type) {
-		case wrote:
-			return []any{string(in)}
-		case value:
-			if state == string(in) {
-				return []any{state}
-			}
-		}
-		return nil
-	}}, ops)
+	c.judgeRegister(RuleRetained, "the retained message of "+t.name, register{initial: "", step: stepValue}, ops)
 }
 
 // wrote and value are inputs of a retained message's register; empty is none.
 type wrote string
 type value string
+
+func stepValue(state, input any) []any {
+	switch in := input.(type) {
+	case wrote:
+		return []any{string(in)}
+	case value:
+		if state == string(in) {
+			return []any{state}
+		}
+	}
+	return nil
+}
 
 // writes are the operations of a message that sets or clears a retained one, none
 // if it had no effect that shows.
