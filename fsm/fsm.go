@@ -333,7 +333,9 @@ func (s *Store) removeOthers(keep string) error {
 }
 
 func (s *Store) openGeneration(name string) (*generation, *state, error) {
-	cache := pebble.NewCache(s.cfg.CacheBytes)
+	// Pebble takes the memtables, one that is flushed among them, out of the cache:
+	// with less there is no room for blocks, and every read comes from a file.
+	cache := pebble.NewCache(s.cfg.CacheBytes + 2*s.cfg.MemTableBytes)
 	defer cache.Unref()
 	db, err := pebble.Open(filepath.Join(s.cfg.Dir, name), &pebble.Options{
 		FS:                          s.cfg.FS,

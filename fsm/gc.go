@@ -191,12 +191,13 @@ func collectSome(db *pebble.DB, filter uint64, low session.Pos, count *stored) (
 		return 0, err
 	}
 	var dead []session.Pos
+	var alone []uint64
 	for ok := it.First(); ok && len(dead) < collectBatch; ok = it.Next() {
 		_, p, err := parsePosting(it.Key())
 		if err != nil {
 			return 0, errors.Join(err, it.Close())
 		}
-		dead = append(dead, p)
+		dead, alone = append(dead, p), append(alone, aloneIn(it.Value()))
 	}
 	if err := it.Close(); err != nil || len(dead) == 0 {
 		return 0, err
@@ -208,11 +209,15 @@ func collectSome(db *pebble.DB, filter uint64, low session.Pos, count *stored) (
 		err = b.DeleteRange(postingKey(filter, dead[0]), postingKey(filter, dead[len(dead)-1]+1), nil)
 	}
 	var gone collected
-	for _, p := range dead {
+	for i, p := range dead {
 		if err == nil && !ranged {
 			err = b.Delete(postingKey(filter, p), nil)
 		}
-		if err == nil {
+		switch {
+		case err != nil:
+		case alone[i] > 0:
+			err = gone.drop(b, p, alone[i])
+		default:
 			err = gone.message(db, b, filter, p)
 		}
 	}
@@ -256,8 +261,12 @@ func (g *collected) message(db *pebble.DB, b *pebble.Batch, filter uint64, p ses
 		}
 		g.seen[p] = struct{}{}
 	}
+	return g.drop(b, p, recordSize(m))
+}
+
+func (g *collected) drop(b *pebble.Batch, p session.Pos, size uint64) error {
 	g.messages++
-	g.bytes += recordSize(m)
+	g.bytes += size
 	return b.Delete(messageKey(p), nil)
 }
 

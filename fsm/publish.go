@@ -93,11 +93,14 @@ type unreadPosting struct {
 func (a *applier) post(p session.Pos, rec *logpb.Message, owed []*filter) {
 	// A trie gives its matches in no order that two nodes would agree on.
 	slices.SortFunc(owed, func(a, b *filter) int { return cmp.Compare(a.id, b.id) })
-	size := recordSize(rec)
+	size, alone := recordSize(rec), uint64(0)
+	if len(owed) == 1 {
+		alone = size
+	}
 	for _, f := range owed {
 		rec.Filters = append(rec.Filters, f.id)
 		n, sum := f.posted.Load()+1, f.bytes.Load()+size
-		a.scratch = appendTally(a.scratch[:0], n, sum)
+		a.scratch = appendTally(a.scratch[:0], n, sum, alone)
 		a.set(postingKey(f.id, p), a.scratch)
 		f.posted.Store(n)
 		f.bytes.Store(sum)

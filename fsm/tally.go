@@ -13,9 +13,24 @@ import (
 // and the running sum of their messages' sizes, itself included, so that how much
 // lies behind a position is the difference of two of them. They are each node's
 // own: one that started when a filter had no postings left begins at nothing.
+// Behind it is the size of the message if no other filter was owed it when it was
+// posted: then it goes with this posting, and need not be read to know that.
 
-func appendTally(dst []byte, number, bytes uint64) []byte {
-	return binary.AppendUvarint(binary.AppendUvarint(dst, number), bytes)
+func appendTally(dst []byte, number, bytes, alone uint64) []byte {
+	return binary.AppendUvarint(binary.AppendUvarint(binary.AppendUvarint(dst, number), bytes), alone)
+}
+
+// aloneIn is the size of the message of a posting's value, 0 if it has to be
+// looked up who else is owed it.
+func aloneIn(v []byte) (size uint64) {
+	for range 3 {
+		var n int
+		if size, n = binary.Uvarint(v); n <= 0 {
+			return 0
+		}
+		v = v[n:]
+	}
+	return size
 }
 
 func parseTally(v []byte) (number, bytes uint64, err error) {

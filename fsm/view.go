@@ -87,16 +87,35 @@ func (v *view) Queue(dst []Queued, client string, after session.Pos, limit int) 
 		}
 		return 0
 	})
+	return v.readQueue(dst, limit)
+}
+
+// readQueue reads the messages of v.postings, which is in order. One iterator
+// keeps the block that it reads; a look-up for each would search it anew, and
+// fetch it when the cache holds less than what lies in between.
+func (v *view) readQueue(dst []Queued, limit int) (_ []Queued, err error) {
+	if len(v.postings) == 0 {
+		return dst, nil
+	}
+	last := v.postings[len(v.postings)-1].pos
+	it, err := v.snap.NewIter(&pebble.IterOptions{LowerBound: messageKey(v.postings[0].pos), UpperBound: messageKey(last + 1)})
+	if err != nil {
+		return dst, err
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
 	for i := 0; i < len(v.postings) && limit > 0; {
 		q := Queued{Pos: v.postings[i].pos}
 		for ; i < len(v.postings) && v.postings[i].pos == q.Pos; i++ {
 			q.Subscriptions = append(q.Subscriptions, v.postings[i].sub.Subscription)
 		}
-		m, err := readMessage(v.snap, q.Pos)
-		if errors.Is(err, errNoMessage) {
+		if k := messageKey(q.Pos); !it.SeekGE(k) || !bytes.Equal(it.Key(), k) {
+			if err := it.Error(); err != nil {
+				return dst, err
+			}
 			continue // collected since: the cursor has passed it
 		}
-		if err != nil {
+		m := new(logpb.Message)
+		if err := proto.Unmarshal(it.Value(), m); err != nil {
 			return dst, err
 		}
 		q.Message = messageOf(m)
