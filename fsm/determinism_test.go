@@ -45,7 +45,7 @@ func (w *world) item() *logpb.Item {
 	if w.small("stale", 20) == 0 && e > 1 {
 		e--
 	}
-	switch w.small("kind", 10) {
+	switch w.small("kind", 12) {
 	case 0, 1:
 		claim := &logpb.Claim{Client: c, CleanStart: rapid.Bool().Draw(w.T, "clean"), Expiry: w.small("expiry", 3) * 10}
 		if rapid.Bool().Draw(w.T, "will") {
@@ -65,12 +65,39 @@ func (w *world) item() *logpb.Item {
 		return &logpb.Item{Kind: &logpb.Item_Progress{Progress: &logpb.Progress{Sessions: []*logpb.SessionProgress{{Client: c, Epoch: e, Cursor: w.cursor()}}}}}
 	case 7:
 		return &logpb.Item{Kind: &logpb.Item_Outbound{Outbound: &logpb.Outbound{Client: c, Epoch: e, Marks: []*logpb.Out{{Pos: w.cursor(), PacketId: 1 + w.small("id", 5), State: 1 + w.small("state", 2)}}}}}
+	case 8:
+		return w.trim(c)
 	default:
-		return &logpb.Item{Kind: &logpb.Item_Publish{Publish: &logpb.Publish{
+		p := &logpb.Publish{
 			Client: c, Epoch: e, Topic: w.topic(), Payload: []byte(fmt.Sprint(w.small("payload", 3))),
 			Qos: w.small("qos", 2), Retain: rapid.Bool().Draw(w.T, "retain"), PacketId: 1 + w.small("id", 5),
-		}}}
+		}
+		if p.Payload[0] == '0' {
+			p.Payload = nil // clears what is retained
+		}
+		if s := w.small("expiry", 20); s > 10 {
+			p.Expiry = &s
+		}
+		return &logpb.Item{Kind: &logpb.Item_Publish{Publish: p}}
 	}
+}
+
+// trim draws a trim of a session or of all, or a setting.
+func (w *world) trim(c string) *logpb.Item {
+	t := &logpb.Trim{Reason: 1 + w.small("reason", 4)}
+	switch w.small("trim", 3) {
+	case 0:
+		t.All = w.cursor()
+	case 1:
+		return &logpb.Item{Kind: &logpb.Item_SettingPut{SettingPut: &logpb.SettingPut{Key: "queue.max_messages", Value: fmt.Sprint(w.small("limit", 3))}}}
+	default:
+		st := &logpb.SessionTrim{Client: c, To: w.cursor()}
+		if s := w.tape.store.Session(c); s != nil {
+			st.Incarnation = s.Incarnation
+		}
+		t.Sessions = append(t.Sessions, st)
+	}
+	return &logpb.Item{Kind: &logpb.Item_Trim{Trim: t}}
 }
 
 // cursor is a position of the recent past.
@@ -102,6 +129,56 @@ func (w *world) step() {
 		if s := r.store.Session(c); s != nil {
 			w.epochs[c] = s.Epoch
 		}
+	}
+}
+
+// openCollecting opens a store whose collector runs when the test says so.
+func (r *tape) openCollecting(fs vfs.FS) *Store {
+	s := r.open(fs)
+	s.gc = &collector{store: s, wake: make(chan struct{}, 1), quit: make(chan struct{}), dirty: map[*filter]struct{}{}}
+	return s
+}
+
+func collectAll(t testing.TB, s *Store) {
+	t.Helper()
+	if err := s.gc.round(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// outlook is what can be learnt from a store: all but which dead postings and
+// messages are still in it.
+func outlook(t testing.TB, s *Store) []string {
+	t.Helper()
+	var out []string
+	for _, l := range dump(t, s) {
+		if l[1] != keyMessage && l[1] != keyPosting {
+			out = append(out, l)
+		}
+	}
+	v := s.View()
+	defer v.Close()
+	for _, c := range []string{"c1", "c2", "c3", "c4"} {
+		q, err := v.Queue(nil, c, 0, 1000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range q {
+			out = append(out, fmt.Sprint(c, " is owed ", m.Pos, m.Message, m.Subscriptions))
+		}
+	}
+	return out
+}
+
+// tallied checks what the store counts.
+func tallied(t testing.TB, s *Store) {
+	t.Helper()
+	v := s.view()
+	defer v.Close()
+	messages, bytes, err := s.gc.count(v.snap)
+	m, b, known := s.Stored()
+	if err != nil || !known || m != messages || b != bytes {
+		t.Fatalf("%d messages of %d bytes are stored, %d of %d counted (%v)", messages, bytes, m, b, err)
 	}
 }
 
@@ -152,7 +229,21 @@ func TestTwoStoresOfOneLog(t *testing.T) {
 		again := r.open(fs)
 		again.ApplyBatch(r.logs) // what it has already counts once
 		same(t, "closed and opened", want, dump(t, again))
-		for _, s := range []*Store{r.store, batched, restored, again} {
+
+		// What has been collected tells nobody anything.
+		collected := r.openCollecting(vfs.NewMem())
+		for rest := r.logs; len(rest) > 0; {
+			n := rapid.IntRange(1, len(rest)).Draw(rt, "batch")
+			collected.ApplyBatch(rest[:n])
+			rest = rest[n:]
+			if rapid.Bool().Draw(rt, "collect") {
+				collectAll(t, collected)
+			}
+		}
+		same(t, "collected", outlook(t, r.store), outlook(t, collected))
+		collectAll(t, collected)
+		tallied(t, collected)
+		for _, s := range []*Store{r.store, batched, restored, again, collected} {
 			if err := s.Close(); err != nil {
 				rt.Fatal(err)
 			}

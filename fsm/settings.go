@@ -25,8 +25,6 @@ type Limits struct {
 	// TotalMessages and TotalBytes are of what a node stores for all sessions,
 	// each message once.
 	TotalMessages, TotalBytes uint64
-	// QoS0 has messages of QoS 0 wait for sessions as well.
-	QoS0 bool
 }
 
 // DefaultLimits are those of a cluster without settings.
@@ -51,7 +49,6 @@ func SettingKeys() []SettingKey {
 		{"queue.max_age", "0", "age at which queued messages are given up, such as 168h; 0 means never", func(l *Limits, v string) error { return parseAge(&l.MaxAge, v) }},
 		{"queue.max_bytes", "1GiB", "bytes that may wait for one session; the oldest go first", func(l *Limits, v string) error { return parseSize(&l.MaxBytes, v) }},
 		{"queue.max_messages", "1000000", "messages that may wait for one session; the oldest go first", func(l *Limits, v string) error { return parseCount(&l.MaxMessages, v) }},
-		{"queue.qos0", "false", "whether messages of QoS 0 wait for sessions, too", func(l *Limits, v string) error { return parseBool(&l.QoS0, v) }},
 		{"queue.total_bytes", "32GiB", "bytes that a node stores for all sessions; the oldest go first", func(l *Limits, v string) error { return parseSize(&l.TotalBytes, v) }},
 		{"queue.total_messages", "50000000", "messages that a node stores for all sessions; the oldest go first", func(l *Limits, v string) error { return parseCount(&l.TotalMessages, v) }},
 	}
@@ -131,18 +128,6 @@ func parseAge(to *time.Duration, v string) error {
 		return errors.New("is not an age: write 0 for none, or a duration of at least 1s, such as 90m or 168h")
 	}
 	*to = d
-	return nil
-}
-
-func parseBool(to *bool, v string) error {
-	switch v {
-	case "true":
-		*to = true
-	case "false":
-		*to = false
-	default:
-		return errors.New("is neither true nor false: write one of them")
-	}
 	return nil
 }
 
