@@ -38,6 +38,8 @@ BASE ?= HEAD
 COUNT ?= 6
 BENCH ?= .
 PAHO ?=
+CHAOS_PLANS ?= 20
+CHAOS_DURATION ?= 90s
 
 test_flags = $(if $(RUN),-run '$(RUN)') $(TESTFLAGS)
 # $(call gotest,arguments,name): go test; with REPORT into REPORT.name.
@@ -92,6 +94,15 @@ race: ## unit tests under the race detector (needs a C compiler); PKGS, RUN
 .PHONY: e2e
 e2e: build ## all tests with real processes; RUN, E2E_LONG=1
 	$(e2e) $(call gotest,-count=1 -timeout 30m $(test_flags) ./test/e2e/...,e2e)
+
+.PHONY: chaos
+chaos: build ## real clusters under 20 plans of faults of 90 s; CHAOS_PLANS, CHAOS_DURATION, CHAOS_KINDS, E2E_SEED
+	$(e2e) CHAOS_CLOCK=1 CHAOS_PLANS='$(CHAOS_PLANS)' CHAOS_DURATION='$(CHAOS_DURATION)' \
+	  $(call gotest,-count=1 -v -timeout 4h -run '^TestChaosPlan$$' ./test/e2e,chaos)
+
+.PHONY: chaos-planted
+chaos-planted: ## chaos finds each planted fault within five plans
+	test/e2e/chaos-planted.sh
 
 .PHONY: quickstart
 quickstart: build ## the README's three machines, as it stands (needs haproxy, mosquitto-clients)

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -18,7 +19,8 @@ import (
 
 // TestChaosPlan runs a cluster under plans of faults, with clients of every kind,
 // and has the checker judge what they saw. CHAOS_PLANS is how many plans, with
-// successive seeds from E2E_SEED, and CHAOS_DURATION how long each goes on.
+// successive seeds from E2E_SEED, and CHAOS_DURATION how long each goes on;
+// CHAOS_KINDS, a regular expression, narrows the kinds of faults.
 func TestChaosPlan(t *testing.T) {
 	seed := chaosSeed(t)
 	plans := chaosSetting(t, "CHAOS_PLANS", 2, strconv.Atoi)
@@ -27,9 +29,10 @@ func TestChaosPlan(t *testing.T) {
 	for _, m := range missing {
 		t.Logf("left out: %s", m)
 	}
+	kinds := able(faultKinds(), have, chaosSetting(t, "CHAOS_KINDS", regexp.MustCompile(""), regexp.Compile))
 	var rows []string
 	for i := range uint64(plans) {
-		p := newPlan(seed+i, duration, able(faultKinds(), have))
+		p := newPlan(seed+i, duration, kinds)
 		t.Run(fmt.Sprintf("seed %d", p.seed), func(t *testing.T) {
 			var report *history.Report
 			defer func() { rows = append(rows, row(p, report, t.Failed())) }()
@@ -75,10 +78,10 @@ func abilities(t *testing.T) (have ability, missing []string) {
 	return have, missing
 }
 
-// able are the kinds that need no more than there is.
-func able(kinds []*faultKind, have ability) (out []*faultKind) {
+// able are the kinds that are wanted and need no more than there is.
+func able(kinds []*faultKind, have ability, want *regexp.Regexp) (out []*faultKind) {
 	for _, k := range kinds {
-		if k.needs&^have == 0 {
+		if k.needs&^have == 0 && want.MatchString(k.name) {
 			out = append(out, k)
 		}
 	}
