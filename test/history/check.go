@@ -1,6 +1,7 @@
 package history
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -11,12 +12,17 @@ import (
 func Check(events []Event, o Options) *Report {
 	c := &check{options: o.withDefaults(), messages: map[string]*message{}, groups: map[string]*shared{},
 		byKey: map[connKey]*conn{}, byClient: map[string][]*conn{}, clears: map[string][]*message{}, matching: map[[2]string]bool{},
-		drains: map[string][]time.Duration{}}
-	c.events = slices.Clone(events)
-	slices.SortStableFunc(c.events, func(a, b Event) int { return int(a.At - b.At) })
+		drains: map[string][]time.Duration{}, seen: map[string]time.Duration{}}
+	c.events = events
+	byTime := func(a, b Event) int { return cmp.Compare(a.At, b.At) }
+	if !slices.IsSortedFunc(events, byTime) {
+		c.events = slices.Clone(events)
+		slices.SortStableFunc(c.events, byTime)
+	}
 	c.collectWindows()
 	c.collectMessages()
 	c.collectSessions()
+	c.collectSeen()
 	for _, s := range c.sessions {
 		c.judgeDeliveries(s)
 		c.judgeOwed(s)
@@ -46,6 +52,7 @@ type check struct {
 	sessions []*session
 	groups   map[string]*shared
 	windows  []window
+	seen     map[string]time.Duration   // when each message was first received by whomever
 	drains   map[string][]time.Duration // by node
 	matching map[[2]string]bool         // filter and topic: asked before
 }

@@ -22,14 +22,15 @@ type progress struct {
 func (c *check) judgeDeliveries(s *session) {
 	flows := map[flow]*progress{}
 	seen := map[string]*deliveries{}
-	for _, e := range s.events {
+	for _, came := range s.events {
+		e := *came
 		switch e.Kind {
 		case Released:
 			delete(s.inFlight, e.PacketID)
 			continue
 		case ReceiveAcked:
 			if d := seen[e.Message]; d != nil {
-				d.acked = &e
+				d.acked = came
 			}
 			continue
 		}

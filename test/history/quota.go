@@ -12,7 +12,7 @@ func (c *check) judgeQuota() {
 			before, is := under[e.PacketID]
 			switch {
 			case e.Kind == Received && e.QoS > 0:
-				under[e.PacketID] = e
+				under[e.PacketID] = *e
 			case e.Kind == Released && is:
 				before.QoS = 1 // the next acknowledgement is the last
 				under[e.PacketID] = before
@@ -20,7 +20,7 @@ func (c *check) judgeQuota() {
 				delete(under, e.PacketID)
 			}
 			if len(under) > int(cn.asked.Quota) {
-				c.violate(RuleQuota, []Event{cn.asked, e}, "%s has %d messages under way, its Receive Maximum is %d",
+				c.violate(RuleQuota, []Event{cn.asked, *e}, "%s has %d messages under way, its Receive Maximum is %d",
 					cn.asked.Client, len(under), cn.asked.Quota)
 				break
 			}

@@ -1,16 +1,13 @@
 package history
 
-import (
-	"cmp"
-	"slices"
-	"time"
-)
+import "time"
 
 // topic is what is known of the retained message of one topic.
 type topic struct {
 	name   string
 	writes []*message // by first sending, clears included
 	reads  []read
+	came   map[*session][]*Event // what each session received, in order
 }
 
 // read is one read of a retained message: a subscription of a new connection.
@@ -26,13 +23,13 @@ func (c *check) judgeRetained() {
 	if len(topics) == 0 {
 		return
 	}
-	seen := c.firstSeen()
+	c.collectChanges(topics)
 	for _, t := range topics {
 		if len(t.reads) > 0 {
-			c.judgeReads(t, seen)
+			c.judgeReads(t)
 		}
 		for _, s := range c.sessions {
-			c.judgeNewest(t, s, seen)
+			c.judgeNewest(t, s)
 		}
 		c.judgeSameOrder(t)
 	}
@@ -44,7 +41,7 @@ func (c *check) collectRetained() []*topic {
 	get := func(name string) *topic {
 		t := byName[name]
 		if t == nil {
-			t = &topic{name: name}
+			t = &topic{name: name, came: map[*session][]*Event{}}
 			byName[name] = t
 			topics = append(topics, t)
 		}
@@ -71,30 +68,31 @@ func (c *check) collectRetained() []*topic {
 	return topics
 }
 
-// firstSeen is when each message was first received by whomever: it was committed
-// before.
-func (c *check) firstSeen() map[string]time.Duration {
-	seen := map[string]time.Duration{}
+// collectChanges finds what each session received of the topics.
+func (c *check) collectChanges(topics []*topic) {
+	byName := map[string]*topic{}
+	for _, t := range topics {
+		byName[t.name] = t
+	}
 	for _, s := range c.sessions {
 		for _, e := range s.events {
-			if e.Kind != Received || e.Message == "" {
+			if e.Kind != Received {
 				continue
 			}
-			if at, ok := seen[e.Message]; !ok || e.At < at {
-				seen[e.Message] = e.At
+			if t := byName[e.Topic]; t != nil {
+				t.came[s] = append(t.came[s], e)
 			}
 		}
 	}
-	return seen
 }
 
 // judgeReads judges that reads and writes of a topic are linearizable. A clean
 // subscription is one of its node only, but its CONNECT went through the log, so
 // what the node has is not older than that.
-func (c *check) judgeReads(t *topic, seen map[string]time.Duration) {
+func (c *check) judgeReads(t *topic) {
 	var ops []*operation
 	for _, m := range t.writes {
-		ops = append(ops, c.writes(m, seen)...)
+		ops = append(ops, c.writes(m)...)
 	}
 	for _, r := range t.reads {
 		if o := r.operation(); o != nil {
@@ -123,9 +121,9 @@ func stepValue(state, input any) []any {
 
 // writes are the operations of a message that sets or clears a retained one, none
 // if it had no effect that shows.
-func (c *check) writes(m *message, seen map[string]time.Duration) (ops []*operation) {
+func (c *check) writes(m *message) (ops []*operation) {
 	first := m.first()
-	was, visible := seen[m.id]
+	was, visible := c.seen[m.id]
 	done := forever
 	if visible {
 		done = was
@@ -173,8 +171,7 @@ func (r read) operation() *operation {
 		o.call = r.conn.asked.At
 	}
 	var live *Event
-	for i := range r.conn.events {
-		e := &r.conn.events[i]
+	for _, e := range r.conn.events {
 		if e.Kind != Received || e.Topic != r.done.Topic || e.At > r.done.At {
 			continue
 		}
@@ -199,12 +196,12 @@ func (r read) operation() *operation {
 }
 
 // settled is when a write must have taken effect.
-func settled(m *message, seen map[string]time.Duration) time.Duration {
+func (c *check) settled(m *message) time.Duration {
 	at := forever
 	if m.acked != nil {
 		at = m.acked.At
 	}
-	if was, ok := seen[m.id]; ok && len(m.sent) == 1 {
+	if was, ok := c.seen[m.id]; ok && len(m.sent) == 1 {
 		at = min(at, was)
 	}
 	return at
@@ -212,14 +209,14 @@ func settled(m *message, seen map[string]time.Duration) time.Duration {
 
 // judgeNewest judges that who is subscribed at the end has the newest value, or
 // one that may be it.
-func (c *check) judgeNewest(t *topic, s *session, seen map[string]time.Duration) {
+func (c *check) judgeNewest(t *topic, s *session) {
 	b := c.staying(s, t.name)
 	if b == nil || s.unsure || s.drained == forever {
 		return
 	}
 	var end *Event
-	for i := range s.events {
-		if e := &s.events[i]; e.Kind == Received && e.Topic == t.name && e.At <= s.drained {
+	for _, e := range t.came[s] {
+		if e.At <= s.drained {
 			end = e
 		}
 	}
@@ -235,7 +232,7 @@ func (c *check) judgeNewest(t *topic, s *session, seen map[string]time.Duration)
 	}
 	had := time.Duration(-1) // the newest that it may be is not before this
 	for _, m := range may {
-		had = max(had, settled(m, seen))
+		had = max(had, c.settled(m))
 	}
 	for _, m := range t.writes {
 		w := m.first()
@@ -267,101 +264,4 @@ func (c *check) staying(s *session, name string) *sub {
 		}
 	}
 	return nil
-}
-
-// judgeSameOrder judges that all who see the values of a topic change see them in
-// one order.
-func (c *check) judgeSameOrder(t *topic) {
-	written := map[string]bool{}
-	for _, m := range t.writes {
-		// What was sent twice may have been written twice.
-		if len(m.sent) == 1 || m.first().QoS == 2 {
-			written[m.id] = true
-		}
-	}
-	after := map[string][]edge{} // by message
-	for _, s := range c.sessions {
-		if s.shares {
-			continue
-		}
-		var last *Event
-		seen := map[string]bool{}
-		for i := range s.events {
-			e := &s.events[i]
-			if e.Kind != Received || e.Topic != t.name || e.QoS == 0 || !written[e.Message] || seen[e.Message] {
-				continue
-			}
-			seen[e.Message] = true
-			if last != nil {
-				after[last.Message] = append(after[last.Message], edge{*last, *e})
-			}
-			last = e
-		}
-	}
-	if shows := circle(t.writes, after); shows != nil {
-		c.violate(RuleRetained, shows, "the values of %s came in different orders", t.name)
-	}
-}
-
-// edge is one value and the next one that somebody saw.
-type edge struct{ from, to Event }
-
-// circle finds values that came after each other, and returns the events that
-// show it.
-func circle(writes []*message, after map[string][]edge) []Event {
-	before := map[string]int{} // how many edges lead to it
-	for _, m := range writes {
-		for _, e := range after[m.id] {
-			before[e.to.Message]++
-		}
-	}
-	var free []string
-	for _, m := range writes {
-		if before[m.id] == 0 {
-			free = append(free, m.id)
-		}
-	}
-	for len(free) > 0 {
-		id := free[len(free)-1]
-		free = free[:len(free)-1]
-		for _, e := range after[id] {
-			if before[e.to.Message]--; before[e.to.Message] == 0 {
-				free = append(free, e.to.Message)
-			}
-		}
-	}
-	// Whoever still has somebody before it is in a circle, or behind one: go back.
-	var at string
-	for _, m := range writes {
-		if before[m.id] > 0 {
-			at = m.id
-			break
-		}
-	}
-	if at == "" {
-		return nil
-	}
-	into := map[string]edge{} // from one that is in or behind a circle, too
-	for _, m := range writes {
-		for _, e := range after[m.id] {
-			if before[m.id] > 0 {
-				into[e.to.Message] = e
-			}
-		}
-	}
-	seen := map[string]bool{}
-	for !seen[at] {
-		seen[at] = true
-		at = into[at].from.Message
-	}
-	var shows []Event
-	for first := at; ; {
-		e := into[at]
-		shows = append(shows, e.from, e.to)
-		if at = e.from.Message; at == first {
-			break
-		}
-	}
-	slices.SortStableFunc(shows, func(a, b Event) int { return cmp.Compare(a.At, b.At) })
-	return shows
 }

@@ -30,7 +30,7 @@ type conn struct {
 	refused bool
 	session *session
 	// events are what it received and acknowledged, and its acknowledged publishes.
-	events []Event
+	events []*Event
 }
 
 // node is where the connection was.
@@ -68,7 +68,7 @@ type session struct {
 	client string
 	conns  []*conn
 	subs   []*sub
-	events []Event // Received, Released and ReceiveAcked, in order
+	events []*Event // Received, Released and ReceiveAcked, in order
 	expiry uint32
 	over   bool
 	// vague: it may have another expiry than the client asked for.
@@ -93,7 +93,8 @@ type clientState struct {
 // collectSessions walks through the events and builds connections and sessions.
 func (c *check) collectSessions() {
 	clients := map[string]*clientState{}
-	for _, e := range c.events {
+	for i := range c.events {
+		e := &c.events[i]
 		if e.Client == "" {
 			continue
 		}
@@ -103,7 +104,7 @@ func (c *check) collectSessions() {
 			clients[e.Client] = st
 		}
 		if e.Kind == ConnectSent {
-			cn := &conn{asked: e}
+			cn := &conn{asked: *e}
 			c.byKey[connKey{e.History, e.Conn}] = cn
 			c.byClient[e.Client] = append(c.byClient[e.Client], cn)
 			st.conns = append(st.conns, cn)
@@ -117,11 +118,11 @@ func (c *check) collectSessions() {
 }
 
 // step applies one event of a connection.
-func (c *check) step(st *clientState, cn *conn, e Event) {
+func (c *check) step(st *clientState, cn *conn, e *Event) {
 	s := cn.session
 	switch e.Kind {
 	case Connected:
-		cn.up = &e
+		cn.up = e
 		c.report.Stats.Connections++
 		if e.Present {
 			c.report.Stats.Present++
@@ -130,7 +131,7 @@ func (c *check) step(st *clientState, cn *conn, e Event) {
 	case Refused:
 		cn.refused = true
 	case Disconnected, Lost, Cut:
-		cn.end = &e
+		cn.end = e
 		if s == nil || s.last() != cn {
 			return
 		}
@@ -267,7 +268,7 @@ func (st *clientState) after(o *conn) bool {
 	return st.session == nil || o.asked.At > st.session.last().asked.At
 }
 
-func (s *session) subscription(e Event) {
+func (s *session) subscription(e *Event) {
 	var at *sub
 	for _, b := range s.subs {
 		if b.filter == e.Filter && b.until == forever {
@@ -296,7 +297,7 @@ func (s *session) subscription(e Event) {
 		}
 		// A filter subscribed again counts with the lower QoS of the two.
 		if at.since == forever {
-			at.since, at.qos, at.suback = e.At, e.QoS, e
+			at.since, at.qos, at.suback = e.At, e.QoS, *e
 		}
 		at.qos = min(at.qos, e.QoS)
 	case UnsubscribeSent:
@@ -308,6 +309,17 @@ func (s *session) subscription(e Event) {
 			if b.filter == e.Filter && b.until < e.At && b.gone == forever {
 				b.gone = e.At
 			}
+		}
+	}
+}
+
+// collectSeen finds when each message was first received by whomever: it was
+// committed before.
+func (c *check) collectSeen() {
+	for i := range c.events {
+		e := &c.events[i] // in order of time
+		if _, ok := c.seen[e.Message]; !ok && e.Kind == Received && e.Message != "" {
+			c.seen[e.Message] = e.At
 		}
 	}
 }

@@ -134,8 +134,8 @@ func (c *check) gone(g *shared, first Event, by time.Duration) (why string) {
 
 // acked is the client's acknowledgement of a message on the same connection.
 func (c *conn) acked(received Event) *Event {
-	for i := range c.events {
-		if e := &c.events[i]; e.Kind == ReceiveAcked && e.Message == received.Message {
+	for _, e := range c.events {
+		if e.Kind == ReceiveAcked && e.Message == received.Message {
 			return e
 		}
 	}

@@ -42,8 +42,7 @@ func (c *check) judgeTakeover(old, next *conn) {
 
 // judgeFenced judges what a connection saw after another one had replaced it.
 func (c *check) judgeFenced(old, next *conn) {
-	for i := range old.events {
-		e := &old.events[i]
+	for _, e := range old.events {
 		if e.At < next.up.At {
 			continue
 		}
@@ -95,7 +94,7 @@ func (c *check) judgeFence(s *session) {
 	}
 	seen := map[string]bool{}
 	var newest [3]*message // by QoS as received, the one that was sent last
-	var came [3]Event
+	var came [3]*Event
 	for _, e := range s.events {
 		m := c.messages[e.Message]
 		if e.Kind != Received || m == nil || m.will || e.Retain || e.QoS == 0 || e.QoS > 2 || seen[m.id] {
@@ -105,7 +104,7 @@ func (c *check) judgeFence(s *session) {
 		if n := newest[e.QoS]; n != nil {
 			last := m.sent[len(m.sent)-1]
 			if cn := c.byKey[connKey{last.History, last.Conn}]; cn != nil && c.fence(cn) < n.first().At {
-				c.violate(RuleTakeover, []Event{last, n.first(), came[e.QoS], e},
+				c.violate(RuleTakeover, []Event{last, n.first(), *came[e.QoS], *e},
 					"%s received %q of a connection that was replaced after %q, which was sent when it was", s.client, m.id, n.id)
 			}
 		}

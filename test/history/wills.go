@@ -19,15 +19,11 @@ const willHaste = 250 * time.Millisecond
 // session that has subscribed to it, once; who must not does not come at all.
 // That nobody gets one twice judgeAgain judges.
 func (c *check) judgeWills() {
-	var seen map[string]time.Duration
 	for _, cn := range c.conns {
 		if cn.asked.Message == "" {
 			continue
 		}
-		if seen == nil {
-			seen = c.firstSeen()
-		}
-		at, fired := seen[cn.asked.Message]
+		at, fired := c.seen[cn.asked.Message]
 		if fired {
 			c.report.Stats.WillsFired++
 		}
@@ -95,7 +91,7 @@ func (c *check) receipt(cn *conn) (first Event) {
 	for _, s := range c.sessions {
 		for _, e := range s.events {
 			if e.Kind == Received && e.Message == cn.asked.Message && e.At < first.At {
-				first = e
+				first = *e
 			}
 		}
 	}
