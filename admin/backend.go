@@ -125,6 +125,7 @@ type Status struct {
 	CommitIndex  uint64   `json:"commit_index"`
 	AppliedIndex uint64   `json:"applied_index"`
 	Level        uint32   `json:"feature_level"`
+	Refusing     bool     `json:"refusing_publishes"` // because disks are nearly full
 	Members      []Member `json:"members"`
 }
 
@@ -147,6 +148,8 @@ type Member struct {
 	Applied uint64 `json:"applied_index"`
 	Clients int    `json:"clients"`
 	Version string `json:"version"`
+	// Disk is "ok", "low" or "full"; empty if the member does not answer.
+	Disk string `json:"disk,omitempty"`
 }
 
 // LeaveRequest names the member that is to leave; empty: this node. Force

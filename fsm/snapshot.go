@@ -20,6 +20,10 @@ func (s *Store) Snapshot() (raft.FSMSnapshot, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	gen := s.db.Load()
+	// The checkpoint shares the state's files; the archive of it does not.
+	if !s.deps.Room(gen.db.Metrics().DiskSpaceUsage()) {
+		return nil, fmt.Errorf("take a snapshot: %w", ErrNoRoom)
+	}
 	if err := flush(gen.db); err != nil {
 		return nil, fmt.Errorf("flush the state: %w", err)
 	}
@@ -167,6 +171,9 @@ func (s *Store) unpack(r io.Reader, name string) error {
 		}
 		if h.Typeflag != tar.TypeReg || strings.ContainsAny(h.Name, `/\`) || h.Name == ".." {
 			return fmt.Errorf("it holds %q, which is no file of a state", h.Name)
+		}
+		if !s.deps.Room(uint64(h.Size)) {
+			return ErrNoRoom
 		}
 		if err := s.unpackFile(t, filepath.Join(dir, h.Name)); err != nil {
 			return err

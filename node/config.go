@@ -22,6 +22,7 @@ type Config struct {
 	Limits      LimitsConfig  `yaml:"limits"`
 	Auth        AuthConfig    `yaml:"auth"`
 	Raft        RaftConfig    `yaml:"raft"`
+	Storage     StorageConfig `yaml:"storage"`
 	Drain       DrainConfig   `yaml:"drain"`
 }
 
@@ -93,6 +94,12 @@ type RaftConfig struct {
 	SnapshotInterval  time.Duration `yaml:"snapshot_interval" help:"how often it is looked at whether a snapshot is due"`
 	SnapshotThreshold int           `yaml:"snapshot_threshold" help:"entries after which a snapshot is taken"`
 	TrailingLogs      int           `yaml:"trailing_logs" help:"entries kept behind a snapshot for slow followers"`
+}
+
+// StorageConfig is how much of its volume the node leaves free.
+type StorageConfig struct {
+	Low     Size `yaml:"low" help:"free space below which the node does not lead, and durable publishes are refused where the cluster needs its disk; 0: 1GiB or 5% of the volume, whichever is more; half of the volume at most"`
+	Reserve Size `yaml:"reserve" help:"free space below which the node stores no more and serves nobody; 0: 256MiB; a quarter of the volume at most"`
 }
 
 // DrainConfig is how a node lets go of its clients.

@@ -211,6 +211,10 @@ func (c *Config) checkTiming(v *validator) {
 	v.check(r.SnapshotInterval >= 100*time.Millisecond, "raft.snapshot_interval is %s: write at least 100ms", FormatDuration(r.SnapshotInterval))
 	v.atLeast("raft.snapshot_threshold", r.SnapshotThreshold, 64)
 	v.atLeast("raft.trailing_logs", r.TrailingLogs, 0)
+	s := c.Storage
+	v.check(s.Low >= 0, "storage.low is %s: write a size, or 0 for the default", s.Low)
+	v.check(s.Reserve >= 0, "storage.reserve is %s: write a size, or 0 for the default", s.Reserve)
+	v.check(s.Low == 0 || s.Low >= s.Reserve, "storage.low is %s: write at least storage.reserve (%s)", s.Low, s.Reserve)
 	v.check(c.Drain.IsolatedAfter > 0, "drain.isolated_after is 0: write how long clients may wait on a node without quorum")
 	v.check(c.Drain.Grace%time.Second == 0, "drain.grace is %s: write whole seconds", FormatDuration(c.Drain.Grace))
 }

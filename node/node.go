@@ -46,6 +46,7 @@ type Node struct {
 	log  *slog.Logger
 	reg  *prometheus.Registry
 	dir  dataDir
+	disk *disk // nil where the system does not tell
 	// generation of the cluster, which a node that joins is told.
 	generation string
 
@@ -124,6 +125,7 @@ func Open(ctx context.Context, cfg Config, deps Deps) (_ *Node, err error) {
 	}{
 		{"data directory", n.openDir},
 		{"identity", n.openIdentity},
+		{"disk", n.openDisk},
 		{"state", n.openStore},
 		{"queues", n.openQueues},
 		{"mesh", n.openMesh},
@@ -214,7 +216,7 @@ func (n *Node) openIdentity(context.Context) error {
 
 func (n *Node) openStore(ctx context.Context) error {
 	s, err := fsm.Open(ctx, fsm.Config{Dir: n.dir.state(), Node: n.cfg.Node.ID}, fsm.Deps{
-		Logger: n.log, Observe: n.events.observe, Halt: n.deps.Fatal,
+		Logger: n.log, Observe: n.events.observe, Halt: n.deps.Fatal, Room: n.disk.holds,
 	})
 	if err != nil {
 		return err

@@ -52,6 +52,7 @@ type nodeStatus struct {
 	Clients int    `json:"clients"`
 	Version string `json:"version"`
 	Lease   int64  `json:"lease_ms"`
+	Disk    string `json:"disk"`
 }
 
 func (n *Node) serveNode(context.Context, string, none) (nodeStatus, error) { return n.self(), nil }
@@ -61,6 +62,7 @@ func (n *Node) self() nodeStatus {
 	return nodeStatus{
 		Applied: st.AppliedIndex, Clients: int(n.broker.Stats().Connected),
 		Version: n.deps.Version, Lease: max(0, st.LeaseLeft.Milliseconds()),
+		Disk: st.Room.String(),
 	}
 }
 
@@ -77,7 +79,7 @@ func (b backend) Status(ctx context.Context) (admin.Status, error) {
 		ClusterID: n.identity.ClusterID(), ClusterName: name, Node: n.cfg.Node.ID, Version: n.deps.Version,
 		Leader: st.Leader, Readiness: health{n}.Ready(), Draining: n.draining.Load(),
 		Term: st.Term, LastIndex: st.LastIndex, CommitIndex: st.CommitIndex, AppliedIndex: st.AppliedIndex,
-		Level: fsm.Level,
+		Level: fsm.Level, Refusing: st.Scarce,
 	}
 	members := n.store.Members()
 	out.Members = make([]admin.Member, len(members))
@@ -117,6 +119,7 @@ func (n *Node) describe(ctx context.Context, m *logpb.Member, leader string) adm
 		}
 	}
 	out.Up, out.Applied, out.Clients, out.Version, out.Lease = true, s.Applied, s.Clients, s.Version, s.Lease
+	out.Disk = s.Disk
 	return out
 }
 

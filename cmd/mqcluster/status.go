@@ -65,6 +65,9 @@ func (a *App) printStatus(r *remote, s admin.Status) error {
 	fmt.Fprintf(a.Out, "cluster  %s (%s)\nnode     %s, version %s\nleader   %s\nquorum   %s\nready    %s\nlog      term %d, last %d, committed %d, applied %d, feature level %d\n\n",
 		s.ClusterID, printable(s.ClusterName), s.Node, s.Version, leader, quorum, ready,
 		s.Term, s.LastIndex, s.CommitIndex, s.AppliedIndex, s.Level)
+	if s.Refusing {
+		fmt.Fprint(a.Out, "Durable publishes are refused: make room on the disks that are low or full.\n\n")
+	}
 	t := newTable(a.Out, "NODE ROLE UP LEASE APPLIED CLIENTS VERSION ADDRESS")
 	for _, m := range s.Members {
 		up, lease := "down", "?"
@@ -73,6 +76,9 @@ func (a *App) printStatus(r *remote, s admin.Status) error {
 		}
 		if m.Lease >= 0 {
 			lease = fmt.Sprintf("%.1fs", float64(m.Lease)/1000)
+		}
+		if m.Up && m.Disk != "" && m.Disk != "ok" {
+			up = "disk " + m.Disk
 		}
 		t.row(m.Node, m.Role, up, lease, m.Applied, m.Clients, m.Version, m.Address)
 	}
