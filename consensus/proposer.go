@@ -127,14 +127,27 @@ func (p *proposer) ready() bool {
 		return false
 	}
 	head := p.queue[0]
-	switch n := len(p.window); {
+	switch n := p.awaited(); {
 	case n == 0:
+		// Of packs whose results lie in a snapshot nothing will tell that they are
+		// done, until one that follows them is.
 		return true
-	case n >= p.c.cfg.Window || p.windowBytes+len(head.items) > p.c.cfg.WindowBytes:
+	case len(p.window) >= p.c.cfg.Window || p.windowBytes+len(head.items) > p.c.cfg.WindowBytes:
 		return false
 	default:
 		return n < eager || len(p.queue) > 1 || head.full()
 	}
+}
+
+// awaited is how many packs under way have items whose outcome is open. mu is
+// held.
+func (p *proposer) awaited() (n int) {
+	for _, pk := range p.window {
+		if pk.reported < len(pk.dones) {
+			n++
+		}
+	}
+	return n
 }
 
 // take returns the next pack to send: one to be sent again, or the head of the
@@ -330,16 +343,8 @@ func (p *proposer) fail(dones []func(fsm.Result), err error) {
 	}
 }
 
-// live tells whether a pack in the window has items whose outcome somebody
-// awaits. mu is held.
-func (p *proposer) live() bool {
-	for _, pk := range p.window {
-		if pk.reported < len(pk.dones) {
-			return true
-		}
-	}
-	return false
-}
+// live tells whether somebody awaits the outcome of a pack under way. mu is held.
+func (p *proposer) live() bool { return p.awaited() > 0 }
 
 // reroute makes the sender look for the leader again and send everything under
 // way once more.

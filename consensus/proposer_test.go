@@ -111,6 +111,31 @@ func TestResendRules(t *testing.T) {
 	}
 }
 
+// What a snapshot has swallowed tells of no room any more: it must not keep back
+// what comes after it, whose result is all that retires it.
+func TestSwallowedPacksHoldNothingUp(t *testing.T) {
+	for _, window := range []int{0, 2} {
+		p := bareProposer(t, func(cfg *Config) { cfg.Window = window })
+		var got outcome
+		p.begin(1)
+		for _, n := range []string{"a", "b", "c"} {
+			p.submit(t.Context(), publish(n, 1), got.of(n))
+			numbers(p)
+		}
+		p.restored()
+		if d := cmp.Diff([]uint64{1, 2, 3}, numbers(p)); d != "" {
+			t.Errorf("window %d: %s", window, d)
+		}
+		p.result(3, 0, fsm.Result{})
+		if d := cmp.Diff(outcome{"a unknown", "b unknown", "c applied"}, got); d != "" {
+			t.Errorf("window %d: %s", window, d)
+		}
+		if b := p.load(); b != (backlog{}) {
+			t.Errorf("window %d: left: %+v", window, b)
+		}
+	}
+}
+
 func TestGapSkipsWhatWasApplied(t *testing.T) {
 	p := bareProposer(t, nil)
 	var got outcome
