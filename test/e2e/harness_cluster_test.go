@@ -283,7 +283,7 @@ func (c *Cluster) close() {
 		for _, n := range c.Nodes {
 			c.t.Logf("the last lines of node %s:\n%s", n.ID, n.tail(30))
 		}
-		if os.Getenv("E2E_KEEP") != "" && c.unmount == nil {
+		if os.Getenv("E2E_KEEP") != "" {
 			c.t.Logf("kept: %s", c.dir)
 			return
 		}
