@@ -112,7 +112,7 @@ func (c *Consensus) roomier(own Room) (best Server, ok bool) {
 	for _, s := range c.Servers() {
 		w, known := g.rooms[s.Node]
 		h := g.holders[s.Node]
-		if s.Voter && known && h != nil && h.granted && now-h.renewed <= c.cfg.Lease && w.room < own {
+		if s.Voter && s.Node != c.cfg.Node && known && h != nil && h.granted && now-h.renewed <= c.cfg.Lease && w.room < own {
 			best, own, ok = s, w.room, true
 		}
 	}
