@@ -221,7 +221,9 @@ func (c *check) judgeAgain(s *session, m *message, d *deliveries, e Event) {
 		c.violate(RuleRepeat, shows, "%s received %q twice at QoS 0", s.client, m.id)
 	case d.here > allowed:
 		c.violate(RuleRepeat, shows, "%s received %q %d times on one connection, and it was sent %d times", s.client, m.id, d.here, len(m.sent))
-	case d.fresh > allowed:
+	case d.fresh > allowed && (!s.shares || d.freshHere > allowed):
+		// What a member did not acknowledge may be given to the group once more, and
+		// come to the same member, as a new message.
 		c.violate(RuleRepeat, shows, "%s received %q again without DUP", s.client, m.id)
 	case settle > 0 && d.acked != nil && len(m.sent) == 1 && s.endAfter(*d.acked)-d.acked.At > settle:
 		c.violate(RuleRepeat, append(shows, *d.acked), "%s received %q again, long after it had acknowledged it", s.client, m.id)

@@ -10,7 +10,7 @@ import (
 type window struct {
 	node     string // empty: all
 	from, to time.Duration
-	killed   bool // by Killed, which bounds no outage
+	killed   bool // by Killed, which excuses no outage
 }
 
 // collectWindows finds the windows of faults. A node that was killed counts as
@@ -44,7 +44,36 @@ func (c *check) collectWindows() {
 			c.windows = append(c.windows, *w)
 		}
 	}
+	c.windows = append(c.windows, c.minorities()...)
 	slices.SortFunc(c.windows, func(a, b window) int { return cmp.Compare(a.from, b.from) })
+}
+
+// minorities are the times in which so many nodes were disturbed that the others
+// may have been without a majority: windows of all nodes.
+func (c *check) minorities() (out []window) {
+	all := map[string]bool{}
+	for _, e := range c.events {
+		if e.Kind == ConnectSent {
+			all[e.Node] = true
+		}
+	}
+	var at []time.Duration // when something begins or ends
+	for _, w := range c.windows {
+		at = append(at, w.from, w.to)
+	}
+	slices.Sort(at)
+	for i := 1; i < len(at); i++ {
+		hit := map[string]bool{}
+		for _, w := range c.windows {
+			if w.node != "" && w.from <= at[i-1] && w.to >= at[i] {
+				hit[w.node] = true
+			}
+		}
+		if len(all) > 1 && 2*len(hit) >= len(all) {
+			out = append(out, window{from: at[i-1], to: at[i], killed: true})
+		}
+	}
+	return out
 }
 
 // disturbed returns when the first fault of a node that overlaps a time began,

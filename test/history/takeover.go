@@ -34,10 +34,20 @@ func (c *check) judgeTakeover(old, next *conn) {
 		c.violate(RuleTakeover, shows, "%s has two connections", old.asked.Client)
 	case old.end.At > limit:
 		c.violate(RuleTakeover, append(shows, *old.end), "the first connection of %s lived on for %v", old.asked.Client, old.end.At-next.up.At)
-	case old.end.Kind == Lost && old.asked.Version == 5 && old.end.Reason != TakenOver && !c.drained(old):
+	case old.end.Kind == Lost && old.asked.Version == 5 && old.end.Reason != TakenOver && !c.drained(old) && !c.sentAway(old):
 		c.violate(RuleTakeover, append(shows, *old.end), "the first connection of %s ended without 0x8E", old.asked.Client)
 	}
 	c.judgeFenced(old, next)
+}
+
+// sentAway tells whether a node may have sent the client of a connection away
+// because it had no lease: a fault of other nodes can be the reason.
+func (c *check) sentAway(cn *conn) bool {
+	switch cn.end.Reason {
+	case shuttingDown, useAnother, moved:
+		return c.overlap(cn.up.At, cn.end.At) > 0
+	}
+	return false
 }
 
 // judgeFenced judges what a connection saw after another one had replaced it.
