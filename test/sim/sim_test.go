@@ -1,0 +1,146 @@
+package sim
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/mqcluster/mqcluster/test/history"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// outcome is what a schedule came to.
+type outcome struct {
+	stats history.Stats
+	took  time.Duration // simulated
+}
+
+// TestSchedules plays schedules and judges each.
+func TestSchedules(t *testing.T) {
+	first, count := seeds(t)
+	start := time.Now()
+	var acked, delivered int
+	for i := range count {
+		seed := first + uint64(i)
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			o := play(t, newPlan(seed))
+			acked += o.stats.Acked
+			delivered += o.stats.Delivered
+		})
+	}
+	took := time.Since(start)
+	t.Logf("%d schedules in %v, %.0f a minute; %d messages acknowledged, %d delivered", count, took.Round(time.Millisecond),
+		float64(count)/took.Minutes(), acked, delivered)
+}
+
+// seeds says which schedules to play: SIM_SEED the first one, SIM_SCHEDULES how
+// many.
+func seeds(t *testing.T) (first uint64, count int) {
+	first, count = uint64(time.Now().UnixNano()), 10
+	if testing.Short() {
+		count = 2
+	}
+	var err error
+	if v := os.Getenv("SIM_SCHEDULES"); v != "" {
+		if count, err = strconv.Atoi(v); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if v := os.Getenv("SIM_SEED"); v != "" {
+		if first, err = strconv.ParseUint(v, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+		if os.Getenv("SIM_SCHEDULES") == "" {
+			count = 1
+		}
+	}
+	return first, count
+}
+
+// play plays one schedule in a bubble of its own.
+func play(t *testing.T, p *plan) (o outcome) {
+	var c *cluster
+	synctest.Test(t, func(t *testing.T) {
+		var err error
+		if c, err = newCluster(p); err != nil {
+			t.Fatal(err)
+		}
+		c.run()
+		c.ended = c.since()
+		o.took = c.ended
+	})
+	report := c.judge()
+	o.stats = report.Stats
+	if err := c.verdict(); err != nil {
+		t.Errorf("%v\nthe plan was: %swhat happened:\n  %s\n%s", err, p, strings.Join(c.notes, "\n  "), c.trace.show())
+	}
+	return o
+}
+
+// run lets the plan happen and brings everything to rest.
+func (c *cluster) run() {
+	if err := await(patience, c.ready); err != nil {
+		c.fail("a new cluster does not come up: %v", err)
+	} else if w, err := c.gather(); err != nil {
+		c.fail("the clients do not come in: %v", err)
+	} else {
+		for _, s := range c.plan.steps {
+			time.Sleep(s.after)
+			s.do(c)
+		}
+		c.tasks.Wait()
+		c.net.heal()
+		c.note("everything is whole again")
+		for _, n := range nodes() {
+			c.bring(n)
+		}
+		if err := await(patience, c.leased); err != nil {
+			c.fail("the cluster does not heal: %v", err)
+		}
+		time.Sleep(500 * time.Millisecond) // under load
+		if err := w.finish(); err != nil {
+			c.fail("%v", err)
+		}
+		if err := await(patience, c.ready); err != nil {
+			c.fail("the nodes do not come to rest: %v", err)
+		}
+	}
+	c.tasks.Wait()
+	for _, n := range nodes() {
+		c.stop(n)
+	}
+	c.reaper.Wait()
+}
+
+// judge looks at what the nodes have and what the clients saw.
+func (c *cluster) judge() *history.Report {
+	for _, n := range nodes() {
+		if d := c.disks[n]; d != nil {
+			im, err := imageOf(d, n+", at the end,")
+			if err == nil && im == nil {
+				err = errors.New("there is none")
+			}
+			if err != nil {
+				c.fail("the state of %s: %v", n, err)
+				continue
+			}
+			c.images = append(c.images, im)
+		}
+	}
+	if err := c.trace.judge(c.images, c.plan.keepDead); err != nil {
+		c.fail("%v", err)
+	}
+	report := history.Check(c.rec.Events(), history.Options{MinAcked: 10, MinOwed: 10, FaultGrace: 3 * time.Second})
+	if !report.OK() {
+		c.fail("the clients complain: %s", report)
+	}
+	return report
+}
