@@ -54,6 +54,8 @@ var layers = []layer{
 	{dir: "bench"},
 	{dir: "demo", uses: []string{"admin"}},
 	{dir: "cmd", uses: []string{"node", "admin", "bench", "demo", "mosquitto", "fsm"}},
+	// The simulation plugs the parts together without what needs a machine.
+	{dir: "test/sim", uses: append([]string{"broker", "consensus", "mesh", "test"}, core...)},
 	{dir: "test"},
 	{dir: "deploy"},
 }
