@@ -76,6 +76,8 @@ func TestCheckShared(t *testing.T) {
 			add("u", 1, Event{Kind: Cut}).got("s", 1, 1, 1, false), []string{RuleShared}, Options{Settled: time.Second}},
 		{"to another right after the first acknowledged it", two(1).pub("p", 1, 1, 1).got("u", 1, 1, 1, false).acks("u", 1, 1).
 			add("u", 1, Event{Kind: Cut}).got("s", 1, 1, 1, false), nil, Options{Settled: time.Second}},
+		{"to the same member again", two(1).pub("p", 1, 1, 1).got("s", 1, 1, 1, false).lost("s", 1, 0).upAt("a", "s", 2, Never, true).got("s", 2, 1, 1, false), nil, Options{}},
+		{"to the same member again on its connection", two(1).pub("p", 1, 1, 1).got("s", 1, 1, 1, false).got("s", 1, 1, 1, false), []string{RuleRepeat}, Options{}},
 		{"sent twice, to two", two(1).sent("p", 1, 1, 1, false).lost("p", 1, 0).upAt("a", "p", 2, Never, true).sent("p", 2, 1, 1, true).acked("p", 2, 1).
 			got("u", 1, 1, 1, false).got("s", 1, 1, 1, false), nil, Options{}},
 		{"QoS 0, to two, the first of which went", two(0).sent("p", 1, 1, 0, false).got("u", 1, 1, 0, false).add("u", 1, Event{Kind: Cut}).got("s", 1, 1, 0, false),
@@ -103,6 +105,22 @@ func TestCheckFence(t *testing.T) {
 		{"before what the winner's time brought", other(run().got("s", 1, 1, 1, false)), nil, Options{}},
 		{"after it", other(run()).got("s", 1, 1, 1, false), []string{RuleTakeover}, Options{}},
 		{"sent again by the winner", other(run()).sent("p", 2, 1, 1, true).got("s", 1, 1, 1, false), nil, Options{}},
+	})
+}
+
+func TestCheckSentAway(t *testing.T) {
+	// c is at node a; another connection with its id is asked for.
+	run := func() *script {
+		return (&script{}).upAt("b", "x", 1, 0, false).upAt("c", "y", 1, 0, false).upAt("a", "a=c", 1, Never, false)
+	}
+	taken := func(s *script, reason byte) *script { return s.upAt("b", "b=c", 1, Never, true).lost("a=c", 1, reason) }
+	rule(t, []ruling{
+		{"for no reason", taken(run(), shuttingDown), []string{RuleTakeover}, Options{}},
+		{"by a node that is told to stop", taken(run().noted(Draining, "a"), shuttingDown), nil, Options{}},
+		{"by a node that lost its lease for another one's fault", taken(run().fault("b"), shuttingDown), nil, Options{}},
+		{"for another reason", taken(run().fault("b"), 0x82), []string{RuleTakeover}, Options{}},
+		{"two connections of a node that is well", run().fault("b").upAt("c", "b=c", 1, Never, true).pass(hour).upAt("c", "z", 1, 0, false), []string{RuleTakeover}, Options{}},
+		{"two connections of a node that is cut off", run().fault("a").upAt("c", "b=c", 1, Never, true).pass(hour).upAt("c", "z", 1, 0, false), nil, Options{}},
 	})
 }
 

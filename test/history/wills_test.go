@@ -34,7 +34,7 @@ func (s *script) last() *script { return s.pass(5*time.Minute).drained("witness"
 func TestCheckWills(t *testing.T) {
 	// begun is a witness, and b with a will at node a.
 	begun := func(delay, expiry uint32) *script {
-		return (&script{}).upAt("c", "witness", 1, Never, false).sub("witness", 1, "w", 1).bears("a", "b", 1, delay, expiry, false)
+		return (&script{}).upAt("b", "x", 1, 0, false).upAt("c", "witness", 1, Never, false).sub("witness", 1, "w", 1).bears("a", "b", 1, delay, expiry, false)
 	}
 	const second = time.Second
 	cut := Event{Kind: Cut}
@@ -44,6 +44,7 @@ func TestCheckWills(t *testing.T) {
 		{"DISCONNECT, and fired", begun(0, 0).left("b", 1, 0).sees("b/will-1").last(), broken, Options{}},
 		{"DISCONNECT that a dying node may not have heard", begun(0, 0).left("b", 1, 0).noted(Killed, "a").sees("b/will-1").last(), nil, Options{}},
 		{"DISCONNECT at a node, another one dies", begun(0, 0).left("b", 1, 0).noted(Killed, "c").sees("b/will-1").last(), broken, Options{}},
+		{"DISCONNECT at a node, both others die", begun(0, 0).left("b", 1, 0).noted(Killed, "c").noted(Killed, "b").sees("b/will-1").last(), nil, Options{}},
 		{"DISCONNECT with will", begun(0, 0).add("b", 1, Event{Kind: Disconnected, Reason: withWill}).sees("b/will-1").last(), nil, Options{}},
 		{"DISCONNECT with will, and not fired", begun(0, 0).add("b", 1, Event{Kind: Disconnected, Reason: withWill}).last(), broken, Options{}},
 		{"cut", begun(0, 60).add("b", 1, cut).sees("b/will-1").last(), nil, Options{}},
