@@ -32,9 +32,9 @@ type Deps struct {
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
 	NodeID     string
-	// Now is this node's idea of log time, in milliseconds. nil means the wall
-	// clock, which log time follows, but never before the newest stamp applied.
-	Now func() int64
+	// Stamp is the log time of the last entry applied here, in milliseconds; it
+	// does not block. nil means that the wall clock is log time.
+	Stamp func() int64
 	// Scarce tells that messages which would have to be stored are to be refused,
 	// because the disks are nearly full; nil means never. It must be cheap.
 	Scarce func() bool
@@ -119,7 +119,7 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*Broker, error) {
 	b.ctx, b.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	b.bufs.New = func() any { s := make([]byte, 0, bufSize); return &s }
 	b.pubs.New = func() any { return newSubmission(b) }
-	b.clock.now = deps.Now
+	b.clock.stamp = deps.Stamp
 	b.progress.kick = make(chan struct{}, 1)
 	b.serving.Store(true)
 	b.tick.Store(1)
@@ -172,7 +172,6 @@ const closeGrace = 2 * time.Second
 func (b *Broker) Apply(ev fsm.Event) {
 	switch ev.Kind {
 	case fsm.EventMessage:
-		b.clock.observe(ev.Message.Stamp)
 		b.deliver(ev.Pos, ev.Message, ev.Picks)
 	case fsm.EventEnded:
 		b.ended(ev)

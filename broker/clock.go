@@ -5,34 +5,39 @@ import (
 	"time"
 )
 
-// logClock is this node's idea of log time.
+// logClock is this node's idea of log time: the stamp of the last entry that was
+// applied here and what has passed since on the monotonic clock. Wall clocks have
+// no part in it: after a power loss they are hours beyond log time, in which no
+// message has come nearer to its expiry.
 //
-// Log time follows the voters' wall clocks, so this node's wall clock is a fair
-// guess; but it may be behind. An entry stamped T was stamped before it was
-// applied, so log time is at least T plus what has passed since on the monotonic
-// clock. The larger of the two is taken: a message is never held longer than the
-// log allows, and one that comes from the log is never of the future. A node
-// whose wall clock runs ahead expires messages early; where that matters, Deps.Now
-// is to be given.
+// An entry that nobody asked about at once is noticed by the sweeper, so log time
+// may be taken for up to sweepInterval earlier than it is: a message may go out
+// that much after its expiry, but is never dropped before.
 type logClock struct {
-	now   func() int64
-	ahead atomic.Int64 // how far log time is known to be before the wall clock, ms
+	stamp func() int64 // nil: the wall clock is log time
+	last  atomic.Pointer[reading]
 }
 
-// observe notes that an entry with this stamp was applied now.
-func (l *logClock) observe(stamp int64) {
-	if l.now != nil {
-		return
-	}
-	if d := stamp - time.Now().UnixMilli(); d > l.ahead.Load() {
-		l.ahead.Store(d)
-	}
+// reading is when a stamp was first seen.
+type reading struct {
+	stamp int64
+	at    time.Time
 }
 
 // millis returns log time in milliseconds.
 func (l *logClock) millis() int64 {
-	if l.now != nil {
-		return l.now()
+	now := time.Now()
+	if l.stamp == nil {
+		return now.UnixMilli()
 	}
-	return time.Now().UnixMilli() + l.ahead.Load()
+	s := l.stamp()
+	if s == 0 {
+		return now.UnixMilli() // as the first leader will begin
+	}
+	r := l.last.Load()
+	if r == nil || r.stamp != s {
+		r = &reading{s, now}
+		l.last.Store(r)
+	}
+	return r.stamp + now.Sub(r.at).Milliseconds()
 }

@@ -79,7 +79,7 @@ func newCluster(t testing.TB, size int, cfg Config) *cluster {
 		if err != nil {
 			t.Fatal(err)
 		}
-		n.broker, err = Open(t.Context(), cfg, Deps{Log: n, Routes: (*testRoutes)(n), Auth: (*testAuth)(n), NodeID: n.id, Scarce: n.scarce.Load})
+		n.broker, err = Open(t.Context(), cfg, Deps{Log: n, Routes: (*testRoutes)(n), Auth: (*testAuth)(n), NodeID: n.id, Stamp: n.store.Stamp, Scarce: n.scarce.Load})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -17,6 +17,7 @@ func (b *Broker) sweep() {
 		}
 		now := int64(time.Since(b.start)) + 1
 		b.tick.Store(now)
+		b.clock.millis()
 		b.sweepAt(now)
 	}
 }
