@@ -32,7 +32,7 @@ func (n *Node) openBroker(ctx context.Context) (err error) {
 		StallTimeout: l.StallTimeout, DrainGrace: uint32(n.cfg.Drain.Grace / time.Second), ServerReference: n.cfg.Drain.Reference,
 	}, broker.Deps{
 		Log: brokerLog{n}, Routes: n.routes, Auth: authenticator{n},
-		Logger: n.log, Registerer: n.reg, NodeID: n.cfg.Node.ID, Scarce: n.consensus.Scarce,
+		Logger: n.log, Registerer: n.reg, NodeID: n.cfg.Node.ID, Stamp: n.store.Stamp, Scarce: n.consensus.Scarce,
 	})
 	if err != nil {
 		return err
