@@ -61,10 +61,11 @@ type mark struct {
 	sum  [2]uint64
 }
 
-// Plan returns what is to be proposed now. It may block on the store.
-func (t *Trimmer) Plan() ([]*logpb.Trim, error) {
+// Plan returns what is to be proposed. Now is log time, which goes on where the
+// log is quiet. It may block on the store.
+func (t *Trimmer) Plan(now int64) ([]*logpb.Trim, error) {
 	v := t.store.view()
-	p := planner{t: t, v: v, limits: v.table.limits, seeks: planSeeks}
+	p := planner{t: t, v: v, now: max(now, v.stamp), limits: v.table.limits, seeks: planSeeks}
 	out, err := p.plan()
 	return out, errors.Join(err, p.close(), v.Close())
 }
@@ -72,6 +73,7 @@ func (t *Trimmer) Plan() ([]*logpb.Trim, error) {
 type planner struct {
 	t      *Trimmer
 	v      *view
+	now    int64
 	limits Limits
 	it     *pebble.Iterator // postings
 	seeks  int              // left
@@ -131,7 +133,7 @@ func (p *planner) walk(from session.Pos, f func(session.Pos, outline) bool) erro
 // old plans for the messages at the head that are too old or have expired.
 func (p *planner) old() (*logpb.Trim, error) {
 	age := p.limits.MaxAge.Milliseconds()
-	now := p.v.stamp
+	now := p.now
 	trim := &logpb.Trim{Reason: TrimAge}
 	overdue, expired := false, 0
 	err := p.walk(p.t.all+1, func(at session.Pos, o outline) bool {

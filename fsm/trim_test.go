@@ -27,7 +27,7 @@ func (r *tape) trim(c *logpb.Trim) {
 // plan carries out what the trimmer plans and returns how many were given up.
 func (r *tape) plan(tr *Trimmer) (trims, dropped int) {
 	r.t.Helper()
-	list, err := tr.Plan()
+	list, err := tr.Plan(r.stamp)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -263,7 +263,11 @@ func TestLimitOfAge(t *testing.T) {
 	if n, _ := r.plan(tr); n != 0 {
 		t.Fatal("planned again")
 	}
-	equal(t, "queue", r.queue("one", 0), []string{"89", "90", "91", "92", "93", "94", "95", "96", "97", "98", "99"})
+	r.stamp += 2000 // nothing happens, and time passes
+	if n, dropped := r.plan(tr); n != 1 || dropped != 2 {
+		t.Fatalf("%d trims, %d dropped", n, dropped)
+	}
+	equal(t, "queue", r.queue("one", 0), []string{"91", "92", "93", "94", "95", "96", "97", "98", "99"})
 }
 
 func TestLimitOfAll(t *testing.T) {

@@ -19,6 +19,9 @@ type queues struct {
 	trimmer *fsm.Trimmer // of the chore alone
 	dropped *prometheus.CounterVec
 	total   atomic.Int64 // dropped, for $SYS
+
+	stamp int64     // of the last entry when the chore looked
+	since time.Time // when it was first seen
 }
 
 // trimEvery is how long a queue may be over its limit unseen.
@@ -64,7 +67,12 @@ func (n *Node) trimQueues(ctx context.Context) {
 	if !n.consensus.IsLeader() || !n.consensus.Leased() {
 		return
 	}
-	trims, err := n.queues.trimmer.Plan()
+	// Messages grow old where nothing is logged, too.
+	q := &n.queues
+	if s := n.store.Stamp(); s != q.stamp || q.since.IsZero() {
+		q.stamp, q.since = s, time.Now()
+	}
+	trims, err := q.trimmer.Plan(q.stamp + time.Since(q.since).Milliseconds())
 	if err != nil {
 		n.log.Warn("the limits of the queues were not looked at; tried again", "err", err)
 		return
@@ -74,8 +82,8 @@ func (n *Node) trimQueues(ctx context.Context) {
 			n.log.Debug("queues over a limit were not trimmed; tried again", "err", err)
 			return
 		}
-		n.queues.total.Add(int64(t.Dropped))
-		n.queues.dropped.WithLabelValues(trimReasons[t.Reason]).Add(float64(t.Dropped))
+		q.total.Add(int64(t.Dropped))
+		q.dropped.WithLabelValues(trimReasons[t.Reason]).Add(float64(t.Dropped))
 	}
 }
 
