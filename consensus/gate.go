@@ -31,13 +31,18 @@ type gatedTransport struct {
 	storing int
 	stored  time.Time // when entries were last stored
 	peers   map[raft.ServerID]told
+
+	*contacts
 }
 
 // told is what a follower has confirmed.
 type told struct{ term, commit uint64 }
 
-func newGatedTransport(ctx context.Context, t *raft.NetworkTransport, store *guardedStore) *gatedTransport {
-	return &gatedTransport{NetworkTransport: t, ctx: ctx, store: store, woken: make(chan struct{}), peers: map[raft.ServerID]told{}}
+func newGatedTransport(ctx context.Context, t *raft.NetworkTransport, store *guardedStore, now func() time.Duration) *gatedTransport {
+	return &gatedTransport{
+		NetworkTransport: t, ctx: ctx, store: store, woken: make(chan struct{}), peers: map[raft.ServerID]told{},
+		contacts: newContacts(now),
+	}
 }
 
 // begin is called when entries are about to be stored here: what is held back
@@ -74,11 +79,13 @@ func (t *gatedTransport) AppendEntries(id raft.ServerID, target raft.ServerAddre
 		return errStalled
 	}
 	vouch(req)
+	began := t.contacts.now()
 	if err := t.NetworkTransport.AppendEntries(id, target, req, resp); err != nil {
 		return err
 	}
+	t.contacts.note(id, req, resp, began)
 	if resp.Success && req.PrevLogEntry > 0 {
-		t.note(id, req)
+		t.told(id, req)
 	}
 	return nil
 }
@@ -99,7 +106,7 @@ func (t *gatedTransport) idle(id raft.ServerID, req *raft.AppendEntriesRequest) 
 	return t.woken, p.term == req.Term && p.commit >= req.LeaderCommitIndex
 }
 
-func (t *gatedTransport) note(id raft.ServerID, req *raft.AppendEntriesRequest) {
+func (t *gatedTransport) told(id raft.ServerID, req *raft.AppendEntriesRequest) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.peers[id] = told{term: req.Term, commit: req.LeaderCommitIndex}

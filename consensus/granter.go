@@ -258,7 +258,7 @@ func (g *granter) up(ctx context.Context, lead *leading, node string, r leaseReq
 	}}})
 }
 
-// verification is one round of raft's VerifyLeader that several requests share.
+// verification is one round of confirm that several requests share.
 type verification struct {
 	done chan struct{}
 	err  error
@@ -297,7 +297,10 @@ func (g *granter) verifyRounds() {
 		if v == nil {
 			return
 		}
-		v.err = leaderError(g.c.raft.VerifyLeader().Error())
+		v.err = ErrNotLeader
+		if lead := g.c.lead.Load(); lead != nil {
+			v.err = g.c.confirm(g.c.ctx, lead)
+		}
 		close(v.done)
 	}
 }

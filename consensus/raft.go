@@ -97,7 +97,7 @@ func (c *Consensus) openRaft(ctx context.Context) (err error) {
 		// More than one wedges a follower for ever after a short store error
 		// (raft's issue #612).
 		MaxRPCsInFlight: 1,
-	}), c.store)
+	}), c.store, c.now)
 	c.raft, err = raft.NewRaft(rc, c.deps.FSM, logs, c.store, c.snaps, c.trans)
 	if err != nil {
 		return errors.Join(fmt.Errorf("start raft: %w", err), c.trans.Close())
@@ -244,6 +244,12 @@ func (c *Consensus) AddNonvoter(node, store, address string) error {
 func (c *Consensus) Promote(node, store, address string) error {
 	id, at := serverID(node, store), serverAddress(node, store, address)
 	return c.changed("promote", id, c.raft.AddVoter(id, at, 0, configTimeout))
+}
+
+// Demote makes a voter a server that replicates and does not vote, as AddNonvoter.
+func (c *Consensus) Demote(node, store string) error {
+	id := serverID(node, store)
+	return c.changed("demote", id, c.raft.DemoteVoter(id, 0, configTimeout))
 }
 
 // Remove takes a server out of the group, as AddNonvoter. A leader that removes

@@ -32,8 +32,10 @@ type LeaseStatus struct {
 	Node         string
 	Incarnation  uint64
 	AppliedIndex uint64
-	// Age of the last grant.
-	Age time.Duration
+	// Granted by this leader, and Age of the last grant; without one the age is that
+	// of the leadership.
+	Granted bool
+	Age     time.Duration
 	// ClockOffset of the node's wall clock from the leader's, as of its last
 	// request, the way of the request included.
 	ClockOffset time.Duration
@@ -59,7 +61,7 @@ func (c *Consensus) Status() Status {
 	defer g.mu.Unlock()
 	now := c.now()
 	for node, h := range g.holders {
-		l := LeaseStatus{Node: node, Incarnation: h.incarnation, AppliedIndex: h.applied, Age: now - h.renewed, ClockOffset: h.offset}
+		l := LeaseStatus{Node: node, Incarnation: h.incarnation, AppliedIndex: h.applied, Granted: h.granted, Age: now - h.renewed, ClockOffset: h.offset}
 		if node == c.cfg.Node {
 			l.AppliedIndex = s.AppliedIndex
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"sort"
 	"time"
 
 	"github.com/mqcluster/mqcluster/fsm"
@@ -104,72 +103,7 @@ func (n *Node) lead(context.Context) {
 		}
 		n.secrets.receive(blob)
 	}
-	n.promote()
-}
-
-// voters is how many of n members vote.
-func voters(n int) int {
-	switch {
-	case n >= 5:
-		return 5
-	case n >= 3:
-		return 3
-	}
-	return 1
-}
-
-// caughtUp is how many entries a node may be behind and still be promoted.
-const caughtUp = 2000
-
-// promote makes voters of members that have caught up: in pairs, because an even
-// number of voters bears no more failures than one less.
-func (n *Node) promote() {
-	st := n.consensus.Status()
-	applied := map[string]uint64{}
-	for _, l := range st.Leases {
-		if l.Age < n.cfg.Raft.Lease {
-			applied[l.Node] = l.AppliedIndex
-		}
-	}
-	voting := map[string]bool{}
-	for _, s := range st.Servers {
-		voting[s.Node] = s.Voter
-	}
-	members := n.store.Members()
-	have := 0
-	var ready []*logpb.Member
-	for _, m := range members {
-		switch at, up := applied[m.Node]; {
-		case voting[m.Node]:
-			have++
-			if !m.Voter {
-				n.noteVoter(m)
-			}
-		case up && at+caughtUp >= st.CommitIndex:
-			ready = append(ready, m)
-		}
-	}
-	missing := voters(len(members)) - have
-	if missing <= 0 || len(ready) < missing {
-		return
-	}
-	sort.Slice(ready, func(i, j int) bool { return ready[i].JoinedAt < ready[j].JoinedAt })
-	for _, m := range ready[:missing] {
-		if err := n.consensus.Promote(m.Node, m.Store, m.Address); err != nil {
-			n.log.Warn("a node was not promoted to voter; tried again", "member", m.Node, "err", err)
-			return
-		}
-		n.log.Info("a node votes now", "member", m.Node)
-		n.noteVoter(m)
-	}
-}
-
-// noteVoter writes into the state what raft's configuration says.
-func (n *Node) noteVoter(m *logpb.Member) {
-	put := &logpb.MemberPut{Node: m.Node, Store: m.Store, Address: m.Address, Voter: true}
-	if err := n.propose(n.ctx, &logpb.Item{Kind: &logpb.Item_MemberPut{MemberPut: put}}); err != nil {
-		n.log.Warn("a voter was not noted; tried again", "member", m.Node, "err", err)
-	}
+	n.settleVoters()
 }
 
 // isVoter tells whether a member votes, by the state.

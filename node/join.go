@@ -28,8 +28,9 @@ type joinRequest struct {
 	Node    string   `json:"node"`
 	Store   string   `json:"store"`
 	Address string   `json:"address"`
-	Names   []string `json:"names"` // DNS names and IPs that clients dial it by
-	CSR     []byte   `json:"csr"`   // DER
+	Replace string   `json:"replace,omitempty"` // the dead member whose place it takes
+	Names   []string `json:"names"`             // DNS names and IPs that clients dial it by
+	CSR     []byte   `json:"csr"`               // DER
 }
 
 type joinAnswer struct {
@@ -84,7 +85,7 @@ func Join(ctx context.Context, cfg Config, opts JoinOptions, log *slog.Logger) (
 	}
 	req := joinRequest{
 		Token: opts.Token, Node: cfg.Node.ID, Store: store, Address: cfg.Mesh.Advertise,
-		Names: certificateNames(cfg), CSR: csr,
+		Names: certificateNames(cfg), CSR: csr, Replace: opts.Replace,
 	}
 	out, err := askToJoin(ctx, opts.Address, token, req)
 	if err != nil {
@@ -186,14 +187,20 @@ func (n *Node) admit(ctx context.Context, req joinRequest) (joinAnswer, error) {
 		n.log.Warn("a join was refused", "member", req.Node, "token", token.ID(), "err", err)
 		return joinAnswer{}, err
 	}
-	if err := n.mayTakeName(req); err != nil {
+	n.votersMu.Lock()
+	defer n.votersMu.Unlock()
+	if req.Replace != "" {
+		if err := n.replace(ctx, req); err != nil {
+			return joinAnswer{}, err
+		}
+	} else if err := n.mayTakeName(req); err != nil {
 		return joinAnswer{}, err
 	}
 	cert, err := n.signNode(ctx, ca, req.Node, req.Names, req.CSR)
 	if err != nil {
 		return joinAnswer{}, err
 	}
-	put := &logpb.MemberPut{Node: req.Node, Store: req.Store, Address: req.Address, Voter: n.isVoter(req.Node)}
+	put := &logpb.MemberPut{Node: req.Node, Store: req.Store, Address: req.Address, Voter: n.votesNow(req.Node, req.Store)}
 	if err := n.propose(ctx, &logpb.Item{Kind: &logpb.Item_MemberPut{MemberPut: put}}); err != nil {
 		return joinAnswer{}, err
 	}
@@ -211,11 +218,21 @@ func (n *Node) admit(ctx context.Context, req joinRequest) (joinAnswer, error) {
 	return out, nil
 }
 
+// votesNow tells whether a server votes, by raft's configuration.
+func (n *Node) votesNow(node, store string) bool {
+	for _, s := range n.consensus.Servers() {
+		if s.Node == node && s.Store == store {
+			return s.Voter
+		}
+	}
+	return false
+}
+
 // mayTakeName refuses a name that another disk has.
 func (n *Node) mayTakeName(req joinRequest) error {
 	for _, m := range n.store.Members() {
 		if m.Node == req.Node && m.Store != req.Store {
-			return faultf(http.StatusConflict, "a member named %s exists already: choose another node.id, or remove the old one with mqcluster leave %s if it will not come back", req.Node, req.Node)
+			return faultf(http.StatusConflict, "a member named %s exists already: choose another node.id, or, if that one is dead or has lost its disk, take its place with --replace %s", req.Node, req.Node)
 		}
 	}
 	return nil

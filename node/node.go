@@ -80,6 +80,7 @@ type Node struct {
 	open      atomic.Int64       // connections of clients
 	refused   prometheus.Counter // those over limits.max_connections
 	delivered atomic.Uint64      // log index up to which events were observed
+	votersMu  sync.Mutex         // who votes is changed by one at a time
 	left      chan struct{}      // closed when the node has left the cluster
 	leave     sync.Once
 

@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"sync"
 	"time"
@@ -171,13 +170,18 @@ func (n *Node) drain(ctx context.Context, timeout time.Duration) {
 
 // Leave implements admin.Cluster: it removes this node, or another one that will
 // not come back, from the cluster.
-func (b backend) Leave(ctx context.Context, r admin.LeaveRequest) (admin.Change, error) {
+func (b backend) Leave(ctx context.Context, r admin.LeaveRequest) (_ admin.Change, err error) {
 	n := b.n
 	if r.Node == "" {
 		r.Node = n.cfg.Node.ID
 	}
 	if r.Node == n.cfg.Node.ID {
 		n.drain(ctx, 0)
+		defer func() {
+			if err != nil {
+				n.draining.Store(false) // it stays, and serves
+			}
+		}()
 		if n.consensus.IsLeader() {
 			if err := n.handOver(ctx); err != nil {
 				return admin.Change{}, adminError(err)
@@ -202,6 +206,11 @@ func (n *Node) goneFor(why string) {
 
 // handOver makes another node the leader, because a leader cannot expel itself.
 func (n *Node) handOver(ctx context.Context) error {
+	n.votersMu.Lock()
+	defer n.votersMu.Unlock()
+	if err := n.makeHeir(); err != nil {
+		return err
+	}
 	if err := n.consensus.TransferLeadership(); err != nil {
 		return faultf(http.StatusConflict, "node %s leads and no other voter can take over: add nodes first, or stop the cluster (%s)", n.cfg.Node.ID, err)
 	}
@@ -235,23 +244,19 @@ func (n *Node) expel(ctx context.Context, r admin.LeaveRequest) (uint64, error) 
 	m := n.member(r.Node)
 	switch {
 	case m == nil:
-		return 0, faultf(http.StatusNotFound, "there is no member %s: see mqcluster status", r.Node)
+		return 0, errNoMember(r.Node)
 	case m.Node == n.cfg.Node.ID:
 		return 0, faultf(http.StatusConflict, "node %s is the only one that could lead: add nodes first, or stop the cluster", m.Node)
 	case m.Incarnation != 0 && !r.Force:
 		return 0, faultf(http.StatusConflict, "node %s is up: run mqcluster leave there, or use --force", m.Node)
 	}
-	if err := n.consensus.Remove(m.Node, m.Store); err != nil {
-		return 0, fmt.Errorf("remove node %s from the log's voters: %w", m.Node, err)
+	n.votersMu.Lock()
+	defer n.votersMu.Unlock()
+	if err := n.takeOut(ctx, m); err != nil {
+		return 0, err
 	}
-	for _, c := range n.store.Certs() {
-		if c.Kind != "node" || c.Subject != m.Node || c.Revoked {
-			continue
-		}
-		put := &logpb.CertPut{Serial: c.Serial, Subject: c.Subject, Kind: c.Kind, NotBefore: c.NotBefore, NotAfter: c.NotAfter, Revoked: true}
-		if err := n.propose(ctx, &logpb.Item{Kind: &logpb.Item_CertPut{CertPut: put}}); err != nil {
-			return 0, err
-		}
+	if err := n.revokeCerts(ctx, m.Node); err != nil {
+		return 0, err
 	}
 	res, err := n.proposeResult(ctx, &logpb.Item{Kind: &logpb.Item_MemberRemove{MemberRemove: &logpb.MemberRemove{Node: m.Node, Store: m.Store}}})
 	n.log.Info("a node left", "member", m.Node)
