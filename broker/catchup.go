@@ -120,7 +120,7 @@ func (c *client) recall(q *fsm.Queued) {
 			mg.add(s, true)
 		}
 	}
-	if !mg.any || !c.accepts(q.Message, 1, mg.ids) {
+	if !mg.any || mg.qos() == 0 || !c.accepts(q.Message, 1, mg.ids) {
 		c.settle(q.Pos)
 		return
 	}

@@ -129,7 +129,8 @@ type Event struct {
 type Queued struct {
 	Pos     session.Pos
 	Message *session.Message
-	// Subscriptions of the session that it matched, at least one.
+	// Subscriptions of the session that it matched, those of QoS 0 too; at least one
+	// has a higher QoS.
 	Subscriptions []session.Subscription
 }
 

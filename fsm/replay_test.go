@@ -147,3 +147,25 @@ func TestRetainedOutStates(t *testing.T) {
 		t.Fatal("not forgotten though nothing could send it again")
 	}
 }
+
+// A queued message names the subscriptions of QoS 0 that match it as well.
+func TestQueueNamesAllSubscriptions(t *testing.T) {
+	r := newTape(t)
+	_, e := r.connect("a", &logpb.Claim{Client: "c", Expiry: session.Never})
+	r.subscribe("a", "c", e, 0, "a/+", "b")
+	r.subscribe("a", "c", e, 1, "a/#")
+	_, pe := r.connect("b", &logpb.Claim{Client: "pub", CleanStart: true})
+	r.publish("b", "pub", pe, "a/b", "x", 1)
+	r.subscribe("a", "c", e, 0, "#") // later
+	v := r.store.View()
+	defer v.Close()
+	q, err := v.Queue(nil, "c", 0, 10)
+	if err != nil || len(q) != 1 {
+		t.Fatalf("%d queued, %v", len(q), err)
+	}
+	var got []string
+	for _, s := range q[0].Subscriptions {
+		got = append(got, s.Filter)
+	}
+	equal(t, "subscriptions", got, []string{"a/#", "a/+"})
+}

@@ -62,8 +62,12 @@ func (v *view) Queue(dst []Queued, client string, after session.Pos, limit int) 
 	}
 	s := found.(*sess)
 	v.postings = v.postings[:0]
+	var zero []*sub // that no posting is kept for
 	for _, n := range s.list() {
 		from := max(after, n.since, s.at())
+		if n.QoS == 0 && n.filter.group == nil {
+			zero = append(zero, n)
+		}
 		if n.QoS == 0 || session.Pos(n.filter.last.Load()) <= from {
 			continue
 		}
@@ -87,7 +91,17 @@ func (v *view) Queue(dst []Queued, client string, after session.Pos, limit int) 
 		}
 		return 0
 	})
-	return v.readQueue(dst, limit)
+	have := len(dst)
+	dst, err := v.readQueue(dst, limit)
+	for i := have; len(zero) > 0 && i < len(dst); i++ {
+		// One copy names all subscriptions that match [MQTT-3.3.4-3].
+		for _, n := range zero {
+			if n.since < dst[i].Pos && routing.Match(n.Filter, dst[i].Message.Topic) {
+				dst[i].Subscriptions = append(dst[i].Subscriptions, n.Subscription)
+			}
+		}
+	}
+	return dst, err
 }
 
 // readQueue reads the messages of v.postings, which is in order. One iterator
