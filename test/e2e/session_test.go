@@ -187,3 +187,58 @@ func TestLateWordOfAFormerSession(t *testing.T) {
 		})
 	}
 }
+
+// TestRetainedGoOnAfterKill kills the node of a session while it is sent the
+// retained messages that it subscribed to: the rest comes from another node, and
+// at QoS 2 nothing comes twice.
+func TestRetainedGoOnAfterKill(t *testing.T) {
+	c := NewCluster(t, Options{})
+	victim, others := c.Followers()[0], c.Followers()[1:]
+	others = append(others, c.Leader())
+	count := scaled(400)
+	p := others[0].Connect(clean("keeper"))
+	var want []string
+	for i := range count {
+		want = append(want, fmt.Sprint(i))
+		p.Pub(fmt.Sprintf("kept/%05d", i), 2, true, want[i])
+	}
+	twice := newEndpoint2(t, "kept-2", 5, 20)
+	once := newEndpoint2(t, "kept-1", 4, 0)
+	all := []*endpoint2{twice, once}
+	for i, e := range all {
+		e.start(victim)
+		e.c.Sub(rawmqtt.Sub("kept/#", byte(2-i)))
+	}
+	twice.until("a part has come", func() bool { return len(twice.seen) >= count/3 })
+	acked := map[string]bool{}
+	for _, m := range once.c.Messages(count/3, patience) {
+		acked[string(m.Payload)] = true
+		once.ack(rawmqtt.PUBACK, m.ID)
+	}
+	victim.Kill()
+	for _, e := range all {
+		e.c.Close()
+		e.resume(others...)
+	}
+	p = others[0].Connect(clean("keeper-after"))
+	p.Pub("kept/00000", 2, true, "newer") // comes by the queue, after them
+	want = append(want, "newer")
+	twice.until("all have come", func() bool { return len(twice.seen) == len(want) && len(twice.open) == 0 })
+	twice.rest()
+	twice.exactly(want)
+	repeated := 0
+	for !acked["newer"] {
+		m := once.c.Messages(1, patience)[0]
+		once.ack(rawmqtt.PUBACK, m.ID)
+		if acked[string(m.Payload)] {
+			repeated++
+		}
+		acked[string(m.Payload)] = true
+	}
+	for _, s := range want {
+		if !acked[s] {
+			t.Errorf("QoS 1: %s did not come", s)
+		}
+	}
+	t.Logf("%d retained messages, at QoS 1 %d came again", count, repeated)
+}
