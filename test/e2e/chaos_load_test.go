@@ -221,5 +221,5 @@ func (l *crowd) options(p plan) history.Options {
 		FaultGrace: gap / 2, MaxSilence: 3 * time.Second,
 		// What a takeover fences is judged by itself, however long the loser lives.
 		TakeoverGrace: 5 * time.Second,
-		DrainGrace: willGrace * time.Second, WillLate: willLate}
+		DrainGrace:    willGrace * time.Second, WillLate: willLate}
 }

@@ -5,6 +5,7 @@ package e2e
 import (
 	"os"
 	"strings"
+	"time"
 )
 
 // token makes a join token.
@@ -85,9 +86,13 @@ func (x *chaos) replace(f fault) {
 	x.wipe(n)
 	at := x.others(n)[0]
 	args := append([]string{"join", at.Advertise, "--token", x.token(), "--replace", n.ID}, n.flags(x.options.Flags)...)
-	if _, err := command("", args...); err != nil {
-		x.t.Fatal(err)
-	}
+	var err error
+	took := await(x.t, patience, func() bool {
+		// Refused while the dead one may hold a lease.
+		_, err = command("", args...)
+		return err == nil
+	}, func() string { return err.Error() })
+	x.say("admitted after %v", took.Round(100*time.Millisecond))
 	x.start(n)
 	n.WaitReady(patience)
 	x.member(n, true)

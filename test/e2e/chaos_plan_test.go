@@ -37,7 +37,6 @@ const (
 	needDisks ability = 1 << iota
 	needWall
 	needReserve // the program watches how full its disk is
-	needReplace // join --replace
 )
 
 // plan is the faults of one run; the same seed, duration and kinds make the same
@@ -117,7 +116,7 @@ func faultKinds() []*faultKind {
 		{"hung disk, longer than its deadline", 12000 * ms, 14000 * ms, (*chaos).hungDisk, needDisks},
 		{"full disk", 3000 * ms, 9000 * ms, (*chaos).fullDisk, needDisks | needReserve},
 		{"disk full to the last byte", 2000 * ms, 5000 * ms, (*chaos).crammedDisk, needDisks},
-		{"replaced disk", 0, 0, (*chaos).replace, needReplace},
+		{"replaced disk", 0, 0, (*chaos).replace, 0},
 		{"clock of a node steps", 4000 * ms, 8000 * ms, func(x *chaos, f fault) { x.stepClocks(f, x.Running()[f.pick%3]) }, needWall},
 		{"clocks of all step", 4000 * ms, 8000 * ms, func(x *chaos, f fault) { x.stepClocks(f, x.Running()...) }, needWall},
 		{"orderly stop of a node", 500 * ms, 4000 * ms, (*chaos).stop, 0},

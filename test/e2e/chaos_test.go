@@ -74,7 +74,6 @@ func abilities(t *testing.T) (have ability, missing []string) {
 	} else {
 		missing = append(missing, "full disks: the program has no storage.reserve")
 	}
-	missing = append(missing, "replaced disks: join --replace is not built yet")
 	return have, missing
 }
 
