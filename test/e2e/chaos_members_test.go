@@ -80,12 +80,13 @@ func (x *chaos) fourth(f fault) {
 // replace kills a node, deletes its disk and gives its place to an empty one of
 // the same name.
 func (x *chaos) replace(f fault) {
-	n := x.anyone(f)
+	// First, because a change waits for every node that may hold a lease.
+	n, token := x.anyone(f), x.token()
 	x.begin(n)
 	x.run.KillNode(n)
 	x.wipe(n)
 	at := x.others(n)[0]
-	args := append([]string{"join", at.Advertise, "--token", x.token(), "--replace", n.ID}, n.flags(x.options.Flags)...)
+	args := append([]string{"join", at.Advertise, "--token", token, "--replace", n.ID}, n.flags(x.options.Flags)...)
 	var err error
 	took := await(x.t, patience, func() bool {
 		// Refused while the dead one may hold a lease.
