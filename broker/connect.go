@@ -4,26 +4,16 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"slices"
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
 
-	"github.com/mqcluster/mqcluster/auth"
 	"github.com/mqcluster/mqcluster/broker/codec"
 	"github.com/mqcluster/mqcluster/fsm"
 	"github.com/mqcluster/mqcluster/fsm/logpb"
 	"github.com/mqcluster/mqcluster/routing"
 	"github.com/mqcluster/mqcluster/session"
 )
-
-// refusal is why a CONNECT is answered with an error.
-type refusal struct {
-	reason byte
-	text   string
-}
-
-func (r *refusal) Error() string { return r.text }
 
 // connect handles everything up to CONNACK. On an error the connection is to be
 // closed; in.connected tells whether there is a session to release.
@@ -157,24 +147,6 @@ func (b *Broker) available() bool {
 	return b.serving.Load() && !b.draining.Load() && b.deps.Log.Leased()
 }
 
-// authRefusal hides from the client whether user or password was wrong.
-func authRefusal(err error) error {
-	var r *refusal
-	switch {
-	case errors.As(err, &r):
-		return r
-	case errors.Is(err, auth.ErrBusy):
-		return &refusal{reasonBusy, auth.ErrBusy.Error()}
-	case errors.Is(err, auth.ErrUnknownUser), errors.Is(err, auth.ErrWrongPassword), errors.Is(err, auth.ErrNoCredentials):
-		return &refusal{reasonBadCredentials, "user name or password is wrong"}
-	case errors.Is(err, auth.ErrDisabled):
-		return &refusal{reasonBanned, "the user is disabled"}
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		return &refusal{reasonUnavailable, "the server is too busy to check the password: try again"}
-	}
-	return &refusal{reasonNotAuthorized, "not authorized"}
-}
-
 func (c *client) checkWill(w *session.Will) error {
 	if w == nil {
 		return nil
@@ -228,237 +200,6 @@ func willRecord(w *session.Will) *logpb.Will {
 		r.Expiry = &w.Expiry
 	}
 	return r
-}
-
-// own makes c the connection of its session. It runs where the claim is
-// applied: what the log publishes after it reaches the session.
-func (c *client) own(cl *fsm.Claimed) {
-	b := c.b
-	c.mu.Lock()
-	c.epoch, c.logged, c.horizon = uint64(cl.Epoch), cl.Logged, cl.Horizon
-	c.resumeFrom(cl)
-	c.mu.Unlock()
-	b.mu.Lock()
-	old := b.clients[c.id]
-	b.clients[c.id] = c
-	b.mu.Unlock()
-	now := b.n.connected.Add(1)
-	for {
-		peak := b.n.peak.Load()
-		if now <= peak || b.n.peak.CompareAndSwap(peak, now) {
-			break
-		}
-	}
-	if old != nil {
-		// Its EventEnded came before; this is for a log that forgets it.
-		b.detach(old)
-		old.shut(shutdown{reason: reasonTakenOver, lost: true})
-	}
-	for _, s := range cl.Subscriptions {
-		b.place(c, s, true)
-	}
-}
-
-// resumeFrom puts the outgoing side where the session is. The caller holds
-// c.mu.
-func (c *client) resumeFrom(cl *fsm.Claimed) {
-	o := &c.out
-	o.chunk = firstChunk
-	o.read, o.cursor = cl.Cursor, cl.Cursor
-	o.behind = cl.Present
-	if n := len(cl.Inflight) + len(cl.Outbound); n > 0 {
-		o.resumed, o.again = map[session.Pos]session.Out{}, map[session.Pos]session.Out{}
-		o.taken = make(map[uint16]struct{}, n)
-	}
-	for _, f := range cl.Inflight {
-		out := session.Out{Pos: f.Pos, PacketID: f.PacketID}
-		if f.PacketID == 0 {
-			out.State = session.OutDone
-		} else {
-			o.taken[f.PacketID] = struct{}{}
-		}
-		o.resume(out)
-	}
-	for _, out := range cl.Outbound {
-		c.resumeOut(out)
-	}
-	c.resumeReplays(cl.Replays)
-}
-
-// resume notes what an earlier connection sent.
-func (o *outgoing) resume(out session.Out) {
-	if out.Pos.Retained() {
-		o.again[out.Pos] = out
-	} else {
-		o.resumed[out.Pos] = out
-	}
-}
-
-// resumeOut goes on with a QoS 2 message [MQTT-4.4.0-1].
-func (c *client) resumeOut(out session.Out) {
-	o := &c.out
-	if out.Message != nil && !out.Pos.Retained() {
-		// Its queue has given it up while it was under way: its record carries it.
-		o.taken[out.PacketID] = struct{}{}
-		c.pushQueue(message{m: out.Message, pos: out.Pos, id: out.PacketID, qos: 2, dup: true, logged: true})
-		return
-	}
-	own := out.Pos.Retained()
-	o.resume(out)
-	if own && out.State != session.OutDone {
-		o.keep(out.Pos)
-	}
-	switch out.State {
-	case session.OutReceived:
-		o.fly(out.PacketID, flight{pos: out.Pos, qos: 2, received: true, owed: !own, logged: true})
-		o.control = codec.AppendAck(o.control, c.version, codec.TypePubrel, out.PacketID, 0)
-		if !own {
-			o.owed.add(out.Pos)
-		}
-	case session.OutSent:
-		o.taken[out.PacketID] = struct{}{}
-		if own {
-			// Its record carries it, because the topic's message may be another now.
-			c.pushQueue(message{
-				m: out.Message, pos: out.Pos, id: out.PacketID, qos: 2, dup: true, retain: true, logged: true,
-			})
-		}
-	}
-}
-
-// welcome writes CONNACK; from here on the client is served.
-func (c *client) welcome(p *packets.Packet, cl *fsm.Claimed, assigned string) error {
-	if err := c.conn.SetReadDeadline(time.Time{}); err != nil {
-		return err
-	}
-	ack, err := codec.AppendPacket(nil, c.connack(p, cl, assigned))
-	if err != nil {
-		return err
-	}
-	c.lastIn.Store(c.b.tick.Load())
-	c.ready.Store(true)
-	c.b.n.connects.Add(1)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	o := &c.out
-	if o.closing {
-		return errDone
-	}
-	o.open = true
-	o.control = append(ack, o.control...)
-	c.wake()
-	if feeds := slices.Clone(o.feeds); len(feeds) > 0 {
-		c.wg.Go(func() {
-			defer c.recovered()
-			c.runFeeds(feeds)
-		})
-	}
-	return nil
-}
-
-func (c *client) connack(p *packets.Packet, cl *fsm.Claimed, assigned string) *packets.Packet {
-	cfg := &c.b.cfg
-	ack := &packets.Packet{
-		FixedHeader: packets.FixedHeader{Type: packets.Connack}, ProtocolVersion: c.version,
-		// 3.1 has no session present flag.
-		SessionPresent: cl.Present && c.version > 3,
-	}
-	if c.version < 5 {
-		return ack
-	}
-	ack.Mods.MaxSize = uint32(c.maxPacket)
-	pr := &ack.Properties
-	pr.ReceiveMaximum = uint16(cfg.ReceiveMaximum)
-	pr.MaximumPacketSize = uint32(cfg.MaxPacketSize)
-	pr.TopicAliasMaximum = uint16(cfg.TopicAliasMaximum)
-	pr.AssignedClientID = assigned
-	if *cfg.MaxQoS < 2 {
-		pr.MaximumQos, pr.MaximumQosFlag = *cfg.MaxQoS, true
-	}
-	pr.RetainAvailable, pr.RetainAvailableFlag = 1, true
-	pr.WildcardSubAvailable, pr.WildcardSubAvailableFlag = 1, true
-	pr.SubIDAvailable, pr.SubIDAvailableFlag = 1, true
-	pr.SharedSubAvailable, pr.SharedSubAvailableFlag = 1, true
-	if c.expiry != p.Properties.SessionExpiryInterval {
-		pr.SessionExpiryInterval, pr.SessionExpiryIntervalFlag = c.expiry, true
-	}
-	if k := cfg.MaxKeepAlive; k != 0 && (p.Connect.Keepalive == 0 || p.Connect.Keepalive > k) {
-		pr.ServerKeepAlive, pr.ServerKeepAliveFlag = k, true
-	}
-	pr.AuthenticationMethod, pr.AuthenticationData = c.method, c.authData
-	return ack
-}
-
-// refuseConnect answers a CONNECT that is not accepted, where the version has
-// an answer.
-func (c *client) refuseConnect(version byte, err error) error {
-	c.b.n.refused.Add(1)
-	r := &refusal{reason: reasonUnspecified}
-	var ce *codec.Error
-	if !errors.As(err, &r) && errors.As(err, &ce) {
-		r = &refusal{ce.Reason, ce.Text}
-	}
-	ack := &packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Connack}, ProtocolVersion: version, ReasonCode: r.reason}
-	switch {
-	case version == 5:
-		ack.Properties.ReasonString = r.text
-		ack.Properties.ServerReference = ""
-		if r.reason == reasonUnavailable && c.b.cfg.ServerReference != "" {
-			ack.ReasonCode, ack.Properties.ServerReference = reasonUseAnother, c.b.cfg.ServerReference
-		}
-		ack.Mods.MaxSize = uint32(c.maxPacket)
-	case version == 0:
-		return err
-	default:
-		if ack.ReasonCode = returnCode(r.reason); ack.ReasonCode == 0 {
-			return err
-		}
-	}
-	b, aerr := codec.AppendPacket(nil, ack)
-	if aerr != nil {
-		return aerr
-	}
-	c.mu.Lock()
-	if !c.out.closing {
-		c.out.control = append(c.out.control, b...)
-	}
-	c.mu.Unlock()
-	return err
-}
-
-// returnCode is the CONNACK code before version 5, 0 if there is none that
-// fits and the connection is closed without an answer.
-func returnCode(reason byte) byte {
-	switch reason {
-	case reasonVersion:
-		return 1
-	case reasonClientID:
-		return 2
-	case reasonUnavailable, reasonBusy, reasonUseAnother:
-		return 3
-	case reasonBadCredentials:
-		return 4
-	case reasonNotAuthorized, reasonBanned, reasonTopicInvalid, reasonQoSNotSupported:
-		return 5
-	}
-	return 0
-}
-
-// appendDisconnect appends DISCONNECT, which only version 5 servers send.
-func appendDisconnect(dst []byte, c *client, s shutdown) []byte {
-	p := &packets.Packet{
-		FixedHeader: packets.FixedHeader{Type: packets.Disconnect}, ProtocolVersion: 5, ReasonCode: s.reason,
-	}
-	p.Mods.MaxSize = uint32(c.maxPacket)
-	p.Properties.ReasonString = s.text
-	if s.reason == reasonUseAnother {
-		p.Properties.ServerReference = c.b.cfg.ServerReference
-	}
-	out, err := codec.AppendPacket(dst, p)
-	if err != nil {
-		return dst
-	}
-	return out
 }
 
 // reserved tells whether topic is one that clients may not publish to: "$SYS"

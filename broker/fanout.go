@@ -1,0 +1,222 @@
+package broker
+
+import (
+	"github.com/mqcluster/mqcluster/broker/codec"
+	"github.com/mqcluster/mqcluster/fsm"
+	"github.com/mqcluster/mqcluster/session"
+)
+
+// batch gathers the QoS 0 messages of one read, so that each receiver is locked
+// and woken once for all of them. Until flush they alias the read buffer.
+type batch struct {
+	msgs  []session.Message
+	runs  []run
+	bytes int
+	index uint64 // what a peer must have applied before it delivers them
+}
+
+// run is a number of messages to one topic, one after the other.
+type run struct {
+	t        *topicMatch
+	from, to int
+	bytes    int
+	expiring bool
+}
+
+// maxBatch bounds a batch.
+const maxBatch = 512
+
+func (b *batch) add(c *client, t *topicMatch, p *codec.PublishPacket) {
+	b.msgs = append(b.msgs, session.Message{
+		Topic: t.topic, Payload: p.Payload, Properties: p.Properties, Publisher: c.id,
+	})
+	n := len(b.msgs)
+	if last := len(b.runs) - 1; last < 0 || b.runs[last].t != t {
+		b.runs = append(b.runs, run{t: t, from: n - 1})
+	}
+	r := &b.runs[len(b.runs)-1]
+	r.to = n
+	size := len(t.topic) + len(p.Payload) + len(p.Properties) + 16
+	r.bytes += size
+	b.bytes += size
+	if p.HasExpiry {
+		m := &b.msgs[n-1]
+		m.Stamp = c.b.clock.millis()
+		m.ExpiresAt = m.Stamp + int64(p.Expiry)*1000
+		r.expiring = true
+	}
+}
+
+// flush delivers the batch, and has PUBRECs of the same read logged.
+func (c *client) flush() {
+	for q, n := range c.in.counts {
+		if n > 0 {
+			c.b.n.in[q].Add(n)
+		}
+	}
+	c.in.counts = [3]int64{}
+	if bt := &c.in.batch; len(bt.msgs) > 0 {
+		if c.b.fanOut(bt) {
+			bt.msgs = nil // receivers hold them
+		}
+		clear(bt.msgs)
+		clear(bt.runs)
+		bt.msgs, bt.runs, bt.bytes = bt.msgs[:0], bt.runs[:0], 0
+		if c.in.pooled == nil {
+			bt.msgs, bt.runs = nil, nil
+		}
+	}
+	if c.in.marks {
+		c.in.marks = false
+		c.submitMarks()
+	}
+}
+
+// fanOut delivers a batch here, to the members that shared subscriptions choose,
+// and to peers. It reports whether the messages were kept for any of them.
+func (b *Broker) fanOut(bt *batch) (kept bool) {
+	for i := range bt.runs {
+		r := &bt.runs[i]
+		targets := b.match(r.t)
+		if len(targets) > 0 {
+			b.fanOutRun(bt, r, targets, &kept)
+		}
+		for j := r.from; j < r.to; j++ {
+			if picks := b.deps.Log.Shared(r.t.topic); len(picks) > 0 {
+				bt.keep(&kept)
+				b.deliverPicks(picks, &bt.msgs[j])
+			}
+		}
+	}
+	b.forward(bt, &kept)
+	return kept
+}
+
+// keep copies what the messages alias, so that they may outlive the read
+// buffer.
+func (bt *batch) keep(kept *bool) {
+	if *kept {
+		return
+	}
+	*kept = true
+	msgs := append([]session.Message(nil), bt.msgs...)
+	own := make([]byte, 0, bt.bytes)
+	for i := range msgs {
+		m := &msgs[i]
+		at := len(own)
+		own = append(own, m.Payload...)
+		m.Payload = own[at:len(own):len(own)]
+		at = len(own)
+		own = append(own, m.Properties...)
+		m.Properties = own[at:len(own):len(own)]
+	}
+	bt.msgs = msgs
+}
+
+func (b *Broker) deliverPicks(picks []fsm.Pick, m *session.Message) {
+	for _, p := range picks {
+		if p.Node == b.deps.NodeID {
+			b.DeliverRemoteTo(p.Client, m, p.Subscription)
+		} else if p.Node != "" {
+			b.deps.Routes.ForwardTo(p.Node, p.Client, m, p.Subscription)
+		}
+	}
+}
+
+func (b *Broker) forward(bt *batch, kept *bool) {
+	var msgs []*session.Message
+	for i := range bt.runs {
+		r := &bt.runs[i]
+		if b.wanter != nil && !b.wanter.Wants(r.t.topic) {
+			continue
+		}
+		bt.keep(kept)
+		if msgs == nil {
+			msgs = make([]*session.Message, 0, len(bt.msgs))
+		}
+		for j := r.from; j < r.to; j++ {
+			msgs = append(msgs, &bt.msgs[j])
+		}
+	}
+	if len(msgs) > 0 {
+		b.deps.Routes.Forward(msgs, bt.index)
+	}
+}
+
+// frames are the packets of a run, for one kind of receiver.
+type frames struct {
+	bytes   []byte
+	largest int
+}
+
+// fanOutRun gives a run to all its local receivers.
+func (b *Broker) fanOutRun(bt *batch, r *run, targets []target, kept *bool) {
+	var all [2]frames // version 5 or not
+	publisher := bt.msgs[r.from].Publisher
+	for i := range targets {
+		t := &targets[i]
+		mg := t.of(publisher)
+		if !mg.any {
+			continue
+		}
+		c := t.c
+		if r.expiring || (c.version == 5 && (len(mg.ids) > 0 || c.aliasMax > 0)) {
+			bt.keep(kept)
+			c.offerEach(bt.msgs[r.from:r.to], mg)
+			continue
+		}
+		f := &all[0]
+		if c.version == 5 {
+			f = &all[1]
+		}
+		if f.bytes == nil {
+			f.encode(c.version, bt.msgs[r.from:r.to], r.bytes)
+		}
+		if c.maxPacket != 0 && f.largest > c.maxPacket {
+			bt.keep(kept)
+			c.offerEach(bt.msgs[r.from:r.to], mg)
+			continue
+		}
+		c.offerFrames(r.t.topic, f.bytes, r.to-r.from)
+	}
+}
+
+func (f *frames) encode(version byte, msgs []session.Message, size int) {
+	f.bytes = make([]byte, 0, size)
+	for i := range msgs {
+		at := len(f.bytes)
+		f.bytes = codec.AppendPublish(f.bytes, version, &msgs[i], codec.PublishOptions{})
+		f.largest = max(f.largest, len(f.bytes)-at)
+	}
+}
+
+// offerFrames queues encoded QoS 0 messages of one topic.
+func (c *client) offerFrames(topic string, frames []byte, n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.out.closing || c.out.closed {
+		return
+	}
+	if !c.mayReceive(topic) {
+		c.b.m.dropped(dropDenied, n)
+		return
+	}
+	c.pushZero(piece{frames: frames, n: n})
+	c.wake()
+}
+
+// offerEach queues QoS 0 messages of one topic that this receiver gets in a
+// form of its own.
+func (c *client) offerEach(msgs []session.Message, mg *merged) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.out.closing || c.out.closed {
+		return
+	}
+	for i := range msgs {
+		if c.accepts(&msgs[i], 0, mg.ids) {
+			c.pushZero(piece{m: &msgs[i], n: 1, ids: mg.ids})
+		}
+	}
+	c.wake()
+}
