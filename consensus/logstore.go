@@ -30,9 +30,13 @@ type Storage struct {
 	Snapshots raft.SnapshotStore
 }
 
-// openBolt opens raft.db. Every write of it is synced before it returns.
-func openBolt(dir string) (*raftboltdb.BoltStore, error) {
+// openBolt opens raft.db, which it reads through before. Every write of it is
+// synced before it returns.
+func openBolt(dir string) (*sealedStore, error) {
 	path := filepath.Join(dir, "raft.db")
+	if err := examine(path); err != nil {
+		return nil, err
+	}
 	db, err := raftboltdb.New(raftboltdb.Options{
 		Path: path,
 		BoltOptions: &bbolt.Options{
@@ -48,7 +52,7 @@ func openBolt(dir string) (*raftboltdb.BoltStore, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
-	return db, nil
+	return &sealedStore{db}, nil
 }
 
 // guardedStore is the log and stable store as raft sees it. A write that fails
@@ -79,6 +83,16 @@ type guardedStore struct {
 
 // errNoRoom is not fatal: nothing was written.
 var errNoRoom = errors.New("the disk has no more than its reserve left: make room")
+
+// GetLog implements raft.LogStore. A damaged entry ends the process: raft would
+// ask for it again and again.
+func (s *guardedStore) GetLog(index uint64, l *raft.Log) error {
+	err := s.LogStore.GetLog(index, l)
+	if errors.Is(err, ErrDamaged) {
+		return s.fail(fmt.Errorf("read the log: %w", err))
+	}
+	return err
+}
 
 func (s *guardedStore) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
 

@@ -138,6 +138,11 @@ func (c *Consensus) restoreNewest(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("list the snapshots: %w", err)
 	}
+	if c.deps.Storage == nil {
+		if err := examineSnapshots(c.cfg.Dir, list); err != nil {
+			return err
+		}
+	}
 	if len(list) == 0 || c.deps.State.AppliedIndex() >= list[0].Index {
 		return nil
 	}
@@ -146,7 +151,7 @@ func (c *Consensus) restoreNewest(ctx context.Context) error {
 	}
 	_, rd, err := c.snaps.Open(list[0].ID)
 	if err != nil {
-		return fmt.Errorf("open snapshot %s: %w", list[0].ID, err)
+		return fmt.Errorf("%w (open snapshot %s: %w)", ErrDamaged, list[0].ID, err)
 	}
 	defer rd.Close()
 	if err := c.deps.FSM.Restore(rd); err != nil {

@@ -65,12 +65,12 @@ func Inspect(dir string) (Inspection, error) {
 	if err != nil {
 		return Inspection{}, fmt.Errorf("open %s: %w", path, err)
 	}
-	in, err := inspect(db, dir)
+	in, err := inspect(&sealedStore{db}, dir)
 	in.Written = info.ModTime()
 	return in, errors.Join(err, db.Close())
 }
 
-func inspect(db *raftboltdb.BoltStore, dir string) (in Inspection, err error) {
+func inspect(db *sealedStore, dir string) (in Inspection, err error) {
 	if in.Term, err = number(db, keyTerm); err != nil {
 		return in, err
 	}
