@@ -69,7 +69,7 @@ func TestDamagedLog(t *testing.T) {
 	}
 	page := os.Getpagesize()
 	refused, harmless := 0, 0
-	for at := 0; at < len(data); at++ {
+	for at := range data {
 		if in := at % page; at >= 2*page && in >= 16 && in%997 != 0 || at < 2*page && in >= 16+64 && in%512 != 0 {
 			continue
 		}
