@@ -18,6 +18,7 @@ type Backend struct {
 	Certs    Certs
 	Sessions Sessions
 	Settings Settings
+	Clock    Clock
 }
 
 // Cluster tells of the members and lets them go.

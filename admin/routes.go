@@ -32,6 +32,8 @@ const (
 	opCA          = "cert/ca"
 	opSessionList = "session/list"
 	opSessionEnd  = "session/end"
+	opClockShow   = "clock/show"
+	opClockStep   = "clock/step"
 	opSettingList = "setting/list"
 	opSettingSet  = "setting/set"
 )
@@ -95,6 +97,16 @@ func (s *Server) apiHandler(b Backend) http.Handler {
 	if e := b.Sessions; e != nil {
 		read(s, mux, opSessionList, e.ListSessions)
 		change(s, mux, opSessionEnd, func(ctx context.Context, r named) (Change, error) { return e.EndSession(ctx, r.Name) })
+	}
+	if c := b.Clock; c != nil {
+		read(s, mux, opClockShow, func(ctx context.Context, r ClockRequest) (ClockReading, error) {
+			r.Step = false
+			return c.Clock(ctx, r)
+		})
+		change(s, mux, opClockStep, func(ctx context.Context, r ClockRequest) (ClockReading, error) {
+			r.Step = true
+			return c.Clock(ctx, r)
+		})
 	}
 	if e := b.Settings; e != nil {
 		read(s, mux, opSettingList, func(ctx context.Context, r named) ([]Setting, error) { return e.ListSettings(ctx, r.Name) })

@@ -6,11 +6,15 @@ import (
 )
 
 // Log time follows wall time at most this much faster or slower than real time,
-// and not at all once they are further apart than maxSkew: then one of the two
-// clocks is wrong, and only an operator knows which.
+// and not at all once they are further apart than maxSkew: then no leader counted
+// for a while, because the whole site was off, or one of the two clocks is wrong.
+// Neither may expire anything; an operator can step log time (StepClock), or a
+// setting can let a new leader do it. A minute is more than an election, a clock
+// that drifts between two looks of NTP, and a leap second make together, and less
+// than an outage that anybody would want to be made up for.
 const (
 	slewDivisor = 10
-	maxSkew     = time.Hour
+	maxSkew     = time.Minute
 )
 
 // Clock is log time as a leader makes it: the last stamp it knew plus its own
@@ -40,6 +44,18 @@ func (c *Clock) Stamp(mono time.Duration, wall time.Time) int64 {
 		c.now += int64(elapsed + slew(elapsed, wall.UnixNano()-c.now-int64(elapsed)))
 	}
 	return c.now / int64(time.Millisecond)
+}
+
+// Gap is how far wall time is ahead of log time.
+func (c *Clock) Gap(mono time.Duration, wall time.Time) time.Duration {
+	return time.Duration(wall.UnixNano() - c.now - int64(max(0, mono-c.mono)))
+}
+
+// Step sets log time forward to a moment; one that is past changes nothing.
+func (c *Clock) Step(mono time.Duration, to time.Time) {
+	if c.Gap(mono, to) > 0 {
+		c.now, c.mono = to.UnixNano(), max(c.mono, mono)
+	}
 }
 
 // slew is how much of the gap between wall and log time, in ns, is made up for

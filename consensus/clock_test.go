@@ -27,9 +27,9 @@ func TestClock(t *testing.T) {
 			[]int64{5, 15},
 		},
 		{
-			"behind wall time: a tenth faster", start.UnixMilli() - 60_000,
+			"behind wall time: a tenth faster", start.UnixMilli() - 50_000,
 			[]reading{{10 * time.Second, 10 * time.Second}, {20 * time.Second, 20 * time.Second}},
-			[]int64{-60_000 + 11_000, -60_000 + 22_000},
+			[]int64{-50_000 + 11_000, -50_000 + 22_000},
 		},
 		{
 			"ahead of wall time: a tenth slower, never back", start.UnixMilli() + 60_000,
@@ -47,9 +47,19 @@ func TestClock(t *testing.T) {
 			[]int64{10_000, 20_000},
 		},
 		{
-			"a step of wall time is followed slowly", start.UnixMilli(),
-			[]reading{{time.Second, time.Second}, {2 * time.Second, 2*time.Second + 30*time.Minute}},
+			"a small step of wall time is followed slowly", start.UnixMilli(),
+			[]reading{{time.Second, time.Second}, {2 * time.Second, 2*time.Second + 30*time.Second}},
 			[]int64{1000, 2100},
+		},
+		{
+			"a large one is not", start.UnixMilli(),
+			[]reading{{time.Second, time.Second}, {2 * time.Second, 2*time.Second + 2*time.Minute}, {time.Minute, time.Minute - time.Hour}},
+			[]int64{1000, 2000, 60_000},
+		},
+		{
+			"time that nobody counted is not made up for", start.UnixMilli() - (30 * time.Minute).Milliseconds(),
+			[]reading{{time.Minute, time.Minute}, {time.Hour, time.Hour}},
+			[]int64{(-29 * time.Minute).Milliseconds(), (30 * time.Minute).Milliseconds()},
 		},
 		{
 			"monotonic time that stands still or goes back", start.UnixMilli(),
@@ -81,6 +91,25 @@ func TestClockKeepsFractions(t *testing.T) {
 	}
 	if want := start.UnixMilli() + 10_000; got != want {
 		t.Errorf("after many small steps %d ms off", got-want)
+	}
+}
+
+func TestClockSteps(t *testing.T) {
+	start := time.UnixMilli(1_000_000_000)
+	c := NewClock(start.UnixMilli(), 0, start)
+	if gap := c.Gap(time.Minute, start.Add(time.Hour)); gap != 59*time.Minute {
+		t.Errorf("gap %v", gap)
+	}
+	c.Step(time.Minute, start) // back: no
+	if got := c.Stamp(time.Minute, start.Add(time.Hour)) - start.UnixMilli(); got != time.Minute.Milliseconds() {
+		t.Errorf("a step back made it %d", got)
+	}
+	c.Step(2*time.Minute, start.Add(time.Hour))
+	if got := c.Stamp(3*time.Minute, start.Add(time.Hour+time.Minute)) - start.UnixMilli(); got != (61 * time.Minute).Milliseconds() {
+		t.Errorf("after a step forward it is %d", got)
+	}
+	if gap := c.Gap(3*time.Minute, start.Add(time.Hour+time.Minute)); gap != 0 {
+		t.Errorf("gap %v after the step", gap)
 	}
 }
 

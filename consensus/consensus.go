@@ -152,6 +152,9 @@ type Deps struct {
 	Due func() (stamp int64, ok bool)
 	// Learn is told where a member can be dialled, as raft knows it.
 	Learn func(node, address string)
+	// Follow tells whether a new leader steps log time to wall time where that is
+	// far ahead: what nobody counted during an outage then counts. Nil: it does not.
+	Follow func() bool
 	// OnSecrets gets what the leader hands down (see SetSecrets) whenever it
 	// changes. It must not block.
 	OnSecrets func([]byte)

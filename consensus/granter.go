@@ -47,7 +47,8 @@ type granter struct {
 	verifying bool          // a round is under way or about to begin
 	nextRound *verification // that has not begun
 
-	skew atomic.Int64 // see offset
+	skew     atomic.Int64 // see offset
+	compared bool         // a majority of the voters' clocks is in it
 }
 
 func newGranter(c *Consensus) *granter {
@@ -64,6 +65,8 @@ func (g *granter) assume() {
 	g.holders = map[string]*holder{}
 	g.rooms, g.since = map[string]roomWord{}, g.c.now()
 	g.want = 0
+	g.compared = false
+	g.skew.Store(0)
 	g.sync()
 }
 
@@ -88,18 +91,26 @@ func (g *granter) sync() {
 	}
 }
 
-// offset of wall time, by the median of the nodes' clocks, from this node's.
+// offset of wall time, by the median of the voters' clocks, from this node's.
 func (g *granter) offset() time.Duration { return time.Duration(g.skew.Load()) }
 
 // compare takes the median anew. mu is held.
 func (g *granter) compare() {
 	var all []time.Duration
-	for _, h := range g.holders {
-		if h.granted {
+	voters := 0
+	for _, s := range g.c.Servers() {
+		if !s.Voter {
+			continue
+		}
+		voters++
+		if h := g.holders[s.Node]; h != nil && h.granted {
 			all = append(all, h.offset)
 		}
 	}
-	g.skew.Store(int64(median(all)))
+	g.compared = len(all) > voters/2
+	if g.compared {
+		g.skew.Store(int64(median(all)))
+	}
 }
 
 // run is the leader's watch: it ends incarnations without a lease and proposes a
@@ -122,6 +133,7 @@ func (g *granter) run() {
 			continue
 		}
 		g.expire(lead, now, gap)
+		g.look(lead)
 		g.tick(lead)
 	}
 }

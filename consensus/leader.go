@@ -24,6 +24,9 @@ type leading struct {
 	term  uint64
 	ctx   context.Context
 	clock *Clock // under proposeMu
+	// looked: log time was compared with the voters' clocks, once, and belongs to
+	// the granter's goroutine.
+	looked bool
 }
 
 // watchLeadership follows this node's own elections. Raft waits for it.

@@ -46,6 +46,12 @@ type SettingKey struct {
 // SettingKeys returns the settings, by key.
 func SettingKeys() []SettingKey {
 	return []SettingKey{
+		{"clock.after_outage", "hold", "whether the time of an outage of all nodes counts for what expires: hold, it does not, or follow", func(_ *Limits, v string) error {
+			if v != "hold" && v != "follow" {
+				return errors.New("is neither hold nor follow")
+			}
+			return nil
+		}},
 		{"queue.max_age", "0", "age at which queued messages are given up, such as 168h; 0 means never", func(l *Limits, v string) error { return parseAge(&l.MaxAge, v) }},
 		{"queue.max_bytes", "1GiB", "bytes that may wait for one session; the oldest go first", func(l *Limits, v string) error { return parseSize(&l.MaxBytes, v) }},
 		{"queue.max_messages", "1000000", "messages that may wait for one session; the oldest go first", func(l *Limits, v string) error { return parseCount(&l.MaxMessages, v) }},

@@ -25,6 +25,7 @@ const (
 	pathRemember = "/v1/remember"
 	pathApplied  = "/v1/applied"
 	pathIssue    = "/v1/issue"
+	pathClock    = "/v1/clock"
 )
 
 // controlTimeout bounds one call.
@@ -40,6 +41,7 @@ func (n *Node) openControl(context.Context) error {
 	serve(control, pathRemember, n.serveRemember)
 	serve(control, pathApplied, n.serveApplied)
 	serve(control, pathIssue, n.serveIssue)
+	serve(control, pathClock, n.serveClock)
 	n.mesh.ServeHTTP(mesh.ProtoControl, control)
 
 	join := http.NewServeMux()

@@ -141,7 +141,7 @@ func (n *Node) openConsensus(ctx context.Context) error {
 	}
 	c, err := consensus.Open(ctx, consensusConfig(n.cfg, m, n.deps.Version), consensus.Deps{
 		FSM: n.store, State: n.store, Network: n.mesh, Fatal: n.deps.Fatal,
-		Logger: n.log, Registerer: n.reg, Due: n.store.Due,
+		Logger: n.log, Registerer: n.reg, Due: n.store.Due, Follow: n.followsWall,
 		Learn: n.book.learn, OnSecrets: n.secrets.receive, Room: n.disk.Room,
 	})
 	if err != nil {
