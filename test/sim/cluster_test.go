@@ -159,6 +159,20 @@ func (c *cluster) leader() string {
 	return ""
 }
 
+// elected tells why nobody leads, by what raft says.
+func (c *cluster) elected() error {
+	for _, name := range nodes() {
+		p := c.node(name)
+		if p == nil {
+			continue
+		}
+		if p.consensus.Status().State == "Leader" {
+			return nil
+		}
+	}
+	return errors.New("nobody leads")
+}
+
 // bring starts a node that is down.
 func (c *cluster) bring(name string) {
 	c.mu.Lock()
@@ -167,6 +181,9 @@ func (c *cluster) bring(name string) {
 	c.mu.Unlock()
 	if d == nil {
 		return
+	}
+	if c.plan.fsync > 0 {
+		d.log.sync = func() { time.Sleep(c.plan.fsync) }
 	}
 	p, err := c.start(name, d)
 	if err != nil {
@@ -289,7 +306,7 @@ func await(d time.Duration, is func() error) error {
 		if err == nil || time.Now().After(deadline) {
 			return err
 		}
-		time.Sleep(5 * time.Millisecond)
+		time.Sleep(2 * time.Millisecond)
 	}
 }
 

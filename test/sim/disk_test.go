@@ -43,6 +43,8 @@ func (d *disk) crash(unsynced int, rng *rand.Rand) *disk {
 // memLog is raft's log and stable store. Every write is durable when it returns,
 // as those of raft-boltdb are.
 type memLog struct {
+	sync func() // takes as long as the disk does
+
 	mu          sync.Mutex
 	logs        map[uint64]raft.Log
 	first, last uint64
@@ -65,8 +67,11 @@ func (m *memLog) freeze() *memLog {
 	}
 }
 
-// write runs f unless the disk is frozen.
+// write runs f, after a while, unless the disk is frozen by then.
 func (m *memLog) write(f func()) error {
+	if m.sync != nil {
+		m.sync()
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.frozen {

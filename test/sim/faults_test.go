@@ -88,15 +88,21 @@ func killMany(r *rand.Rand) step {
 }
 
 // staleLeader lets the leader store entries that nobody else gets, and then
-// leave: the others elect, write others in their place, and it comes back.
+// leave: the others elect, write others in their place, and it comes back, after a
+// while or just when another one has begun to lead.
 func staleLeader(r *rand.Rand) step {
 	hard, verb := power(r)
 	alone := between(r, 10*time.Millisecond, 190*time.Millisecond)
 	away := between(r, 5*time.Millisecond, 1800*time.Millisecond)
-	dies := r.IntN(4) > 0
+	dies, soon := r.IntN(5) > 0, r.IntN(2) == 0
 	text := fmt.Sprintf("nobody hears the leader for %v, then %s it for %v", alone, verb, away)
-	if !dies {
+	switch {
+	case !dies:
 		text = fmt.Sprintf("nobody hears the leader for %v", alone+away)
+	case soon:
+		hard, verb = false, "kill"
+		away = between(r, 0, 25*time.Millisecond)
+		text = fmt.Sprintf("nobody hears the leader for %v, then %s it until %v after another one leads", alone, verb, away)
 	}
 	return step{text: text, do: func(c *cluster) {
 		n := c.leader()
@@ -109,7 +115,13 @@ func staleLeader(r *rand.Rand) step {
 		}
 		c.during(d, "nobody hears "+n, []string{n}, func(cut bool) {
 			if !cut && dies && c.kill(n, hard) {
-				c.later(away, func() { c.bring(n) })
+				c.later(0, func() {
+					if soon {
+						_ = await(time.Second, c.elected) // it comes back anyway
+					}
+					time.Sleep(away)
+					c.bring(n)
+				})
 			}
 			c.oneWay(n, cut)
 		})

@@ -17,6 +17,9 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// stuckAfter is how long, of real time, a schedule may take.
+const stuckAfter = 2 * time.Minute
+
 // outcome is what a schedule came to.
 type outcome struct {
 	stats history.Stats
@@ -68,6 +71,9 @@ func seeds(t *testing.T) (first uint64, count int) {
 // play plays one schedule in a bubble of its own.
 func play(t *testing.T, p *plan) (o outcome) {
 	var c *cluster
+	// The simulated clock stands still while anything spins, or waits for a mutex.
+	stuck := time.AfterFunc(stuckAfter, func() { panic(fmt.Sprintf("the simulated clock stands still: %s", p)) })
+	defer stuck.Stop()
 	synctest.Test(t, func(t *testing.T) {
 		var err error
 		if c, err = newCluster(p); err != nil {
@@ -138,7 +144,8 @@ func (c *cluster) judge() *history.Report {
 	if err := c.trace.judge(c.images, c.plan.keepDead); err != nil {
 		c.fail("%v", err)
 	}
-	report := history.Check(c.rec.Events(), history.Options{MinAcked: 10, MinOwed: 10, FaultGrace: 3 * time.Second})
+	report := history.Check(c.rec.Events(), history.Options{MinAcked: 10, MinOwed: 10, FaultGrace: 3 * time.Second,
+		WillLate: willLate, DrainGrace: drainGrace})
 	if !report.OK() {
 		c.fail("the clients complain: %s", report)
 	}
