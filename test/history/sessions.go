@@ -245,7 +245,7 @@ func (c *check) expired(st *clientState, cn *conn) bool {
 		return false
 	}
 	lasts := time.Duration(s.expiry) * time.Second
-	if c.drained(s.last()) {
+	if _, is := c.drained(s.last()); is {
 		lasts = max(lasts, c.options.DrainGrace)
 	}
 	from := s.last().end.At
@@ -253,14 +253,15 @@ func (c *check) expired(st *clientState, cn *conn) bool {
 	return away-away/logHaste > lasts+c.options.ExpiryMargin
 }
 
-// drained tells whether a connection may have ended by a drain of its node.
-func (c *check) drained(cn *conn) bool {
+// drained tells whether a connection may have ended by a drain of its node, and
+// when that began.
+func (c *check) drained(cn *conn) (since time.Duration, is bool) {
 	for _, at := range c.drains[cn.node()] {
 		if at >= cn.asked.At && at <= cn.endAt() {
-			return true
+			return at, true
 		}
 	}
-	return false
+	return 0, false
 }
 
 // after tells whether o was asked for after the newest connection was.

@@ -26,6 +26,7 @@ func (c *check) judgeTakeover(old, next *conn) {
 	limit := next.up.At + c.options.TakeoverGrace
 	// A node that is cut off or hangs tells nobody, and is told of nothing.
 	_, deaf := c.disturbed(old.node(), next.asked.At-time.Second, limit)
+	_, drained := c.drained(old)
 	switch {
 	case deaf:
 	case old.end == nil && c.events[len(c.events)-1].At < limit:
@@ -34,7 +35,7 @@ func (c *check) judgeTakeover(old, next *conn) {
 		c.violate(RuleTakeover, shows, "%s has two connections", old.asked.Client)
 	case old.end.At > limit:
 		c.violate(RuleTakeover, append(shows, *old.end), "the first connection of %s lived on for %v", old.asked.Client, old.end.At-next.up.At)
-	case old.end.Kind == Lost && old.asked.Version == 5 && old.end.Reason != TakenOver && !c.drained(old) && !c.sentAway(old):
+	case old.end.Kind == Lost && old.asked.Version == 5 && old.end.Reason != TakenOver && !drained && !c.sentAway(old):
 		c.violate(RuleTakeover, append(shows, *old.end), "the first connection of %s ended without 0x8E", old.asked.Client)
 	}
 	c.judgeFenced(old, next)

@@ -128,14 +128,15 @@ func (c *check) fateOf(cn *conn) fate {
 	}
 	next, unclear := c.next(cn)
 	_, disturbed := c.disturbed(cn.node(), cn.up.At, cn.endAt())
+	_, drained := c.drained(cn)
 	switch {
 	case cn.end == nil:
-		return fate{never: !disturbed && !unclear && next == nil && !c.drained(cn), why: "its client was connected all the time"}
+		return fate{never: !disturbed && !unclear && next == nil && !drained, why: "its client was connected all the time"}
 	case cn.end.Kind == Disconnected && cn.end.Reason != withWill:
 		// The node may not have heard it, or somebody may have been quicker.
 		_, deaf := c.disturbed(cn.node(), cn.end.At-time.Second, cn.end.At+c.options.FaultGrace)
 		raced := next != nil && next.asked.At < cn.end.At+time.Second && next.asked.At > cn.up.At && next.asked.History != cn.asked.History
-		return fate{never: !deaf && !unclear && !raced && !c.drained(cn), why: "its client had left with DISCONNECT"}
+		return fate{never: !deaf && !unclear && !raced && !drained, why: "its client had left with DISCONNECT"}
 	}
 	return c.fateOfLost(cn, next, unclear)
 }
@@ -151,8 +152,8 @@ func (c *check) fateOfLost(cn, next *conn, unclear bool) fate {
 	from, until := c.ended(cn, next)
 	f := fate{why: "its connection was lost", earliest: from + delay - delay/logHaste - willHaste, due: until + delay + delay/logHaste}
 	back := next != nil && next.up.At < f.earliest // before it may have been fired
-	if c.drained(cn) {
-		return c.fateOfDrained(cn, next, f, from)
+	if since, is := c.drained(cn); is {
+		return c.fateOfDrained(cn, next, f, since)
 	}
 	switch {
 	case unclear && delay > 0:
@@ -169,7 +170,7 @@ func (c *check) fateOfLost(cn, next *conn, unclear bool) fate {
 }
 
 // fateOfDrained is that of a connection that may have ended by a drain, which
-// gives its client a time to come back in.
+// gives its client a time to come back in, from when the drain began.
 func (c *check) fateOfDrained(cn, next *conn, f fate, from time.Duration) fate {
 	grace := c.options.DrainGrace
 	sure := cn.end.Kind == Lost && (cn.end.Reason == shuttingDown || cn.end.Reason == useAnother || cn.end.Reason == moved)

@@ -87,6 +87,8 @@ func TestCheckWills(t *testing.T) {
 		{"drained, and back in time", begun(0, 60).noted(Draining, "a").lost("b", 1, shuttingDown).pass(second).bears("c", "b", 2, 0, 60, true).left("b", 2, 60).last(), nil, Options{}},
 		{"drained, back in time, and fired", begun(0, 60).noted(Draining, "a").lost("b", 1, shuttingDown).pass(second).bears("c", "b", 2, 0, 60, true).left("b", 2, 60).
 			sees("b/will-1").last(), broken, Options{}},
+		{"drained long after a fault, back in time, and fired", begun(0, 60).fault("a").mended("a").pass(100*second).noted(Draining, "a").lost("b", 1, shuttingDown).
+			bears("c", "b", 2, 0, 60, true).left("b", 2, 60).sees("b/will-1").last(), broken, Options{}},
 		{"drained with a clean session, back in time, and fired", begun(0, 0).noted(Draining, "a").lost("b", 1, useAnother).pass(second).bears("c", "b", 2, 0, 0, false).left("b", 2, 0).
 			sees("b/will-1").last(), broken, Options{}},
 		{"drained, and back too late", begun(0, 60).noted(Draining, "a").lost("b", 1, shuttingDown).pass(70*second).bears("c", "b", 2, 0, 60, false).left("b", 2, 60).
