@@ -12,7 +12,10 @@ type batch struct {
 	msgs  []session.Message
 	runs  []run
 	bytes int
-	index uint64 // what a peer must have applied before it delivers them
+	// index is what a peer must have applied before it delivers them: the client's
+	// claim, and what of it went through the log. One that has applied a later claim
+	// of the client id drops them.
+	index uint64
 }
 
 // run is a number of messages to one topic, one after the other.

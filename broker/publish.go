@@ -59,7 +59,7 @@ func (c *client) zeroUnderWay() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.in.zeroLog = c.out.zeroLog > 0
-	c.in.batch.index = c.out.zeroAt
+	c.in.batch.index = max(c.in.batch.index, c.out.zeroAt)
 	return c.in.zeroLog
 }
 

@@ -12,6 +12,7 @@ func (c *client) own(cl *fsm.Claimed) {
 	b := c.b
 	c.mu.Lock()
 	c.epoch, c.logged, c.horizon = uint64(cl.Epoch), cl.Logged, cl.Horizon
+	c.in.batch.index = cl.Epoch.Index()
 	c.resumeFrom(cl)
 	c.mu.Unlock()
 	b.mu.Lock()

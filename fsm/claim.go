@@ -43,6 +43,7 @@ func (a *applier) claim(from owner, c *logpb.Claim, r *Result) {
 	rec.Will = c.Will
 	rec.Protocol, rec.Address = c.Protocol, c.Address
 	rec.Since = a.stamp
+	from.epoch = rec.Epoch
 	a.setOwner(s, &from)
 	r.Claim = a.claimed(s, present)
 	rec.Inflight = nil

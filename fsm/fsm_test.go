@@ -361,6 +361,21 @@ func TestQoS2IsAcceptedOnce(t *testing.T) {
 	equal(t, "queue", r.queue("c", 0), []string{"1", "1"})
 }
 
+func TestEpochIsOfTheConnection(t *testing.T) {
+	r := newTape(t)
+	is := func(what string, want uint64) {
+		t.Helper()
+		equal(t, what, []session.Pos{r.store.Epoch("c")}, []session.Pos{session.Pos(want)})
+	}
+	is("nobody", 0)
+	_, first := r.connect("a", &logpb.Claim{Client: "c", Expiry: session.Never})
+	is("connected", first)
+	_, second := r.connect("a", &logpb.Claim{Client: "c", Expiry: session.Never})
+	is("taken over", second)
+	r.down("a")
+	is("gone", 0)
+}
+
 func TestOutboundSurvivesAClaim(t *testing.T) {
 	r := newTape(t)
 	_, e := r.connect("a", &logpb.Claim{Client: "c", Expiry: session.Never})

@@ -119,7 +119,7 @@ func (st *state) loadSessions(db *pebble.DB) error {
 	err := into(db, keySession, func(k string, r *logpb.Session) {
 		s := &sess{client: k, incarnation: r.Incarnation, rec: r}
 		if r.Owner != "" {
-			s.owner.Store(&owner{node: r.Owner, incarnation: r.OwnerIncarnation})
+			s.owner.Store(&owner{node: r.Owner, incarnation: r.OwnerIncarnation, epoch: r.Epoch})
 		}
 		st.addSession(s)
 		if r.Owner == "" {

@@ -59,6 +59,19 @@ func (s *Store) Revoked(serial string) bool {
 	return ok && c.(*logpb.Cert).Revoked
 }
 
+// Epoch returns the epoch of the connection that has a client id, 0 if none has.
+// It is safe for concurrent use and does not block.
+func (s *Store) Epoch(client string) session.Pos {
+	v, ok := s.table.Load().sessions.Load(client)
+	if !ok {
+		return 0
+	}
+	if o := v.(*sess).owner.Load(); o != nil {
+		return session.Pos(o.epoch)
+	}
+	return 0
+}
+
 // Session returns a copy of a session's record with its subscriptions and
 // cursor, or nil.
 func (s *Store) Session(client string) *logpb.Session {

@@ -87,6 +87,7 @@ type member struct {
 type owner struct {
 	node        string
 	incarnation uint64
+	epoch       uint64 // of the session, as of the claim
 }
 
 // sess is a session, connected or not.

@@ -125,10 +125,17 @@ func (n *Node) openRoutes(ctx context.Context) (err error) {
 
 // deliverRemote passes on what a peer forwarded.
 func (n *Node) deliverRemote(_ string, batch []forward.Delivery) {
+	publisher, epoch := "", uint64(0)
 	for _, d := range batch {
 		if d.Client != "" {
 			n.broker.DeliverRemoteTo(d.Client, d.Message, d.Subscription)
 			continue
+		}
+		if p := d.Message.Publisher; p != publisher {
+			publisher, epoch = p, n.store.Epoch(p).Index()
+		}
+		if d.Index < epoch {
+			continue // of a connection that was taken over since: newer ones have come
 		}
 		n.broker.DeliverRemote(d.Message)
 	}
