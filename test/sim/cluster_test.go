@@ -195,6 +195,13 @@ func (c *cluster) bring(name string) {
 	c.running[name] = p
 	c.noteLocked("%s starts at index %d", name, p.store.AppliedIndex())
 	c.rec.Restart(name)
+	// As a ping of its keep alive would, soon: a client that only listens would
+	// wait for what its session, which has gone, is not owed.
+	for _, e := range c.net.between(clientHost, name) {
+		if e.orphaned() {
+			e.reset()
+		}
+	}
 }
 
 // kill kills a node that runs and reports whether it did.

@@ -220,6 +220,13 @@ func (e *end) reset() {
 	}
 }
 
+// orphaned tells whether the other end lost its power.
+func (e *end) orphaned() bool {
+	e.out.mu.Lock()
+	defer e.out.mu.Unlock()
+	return e.out.silent
+}
+
 // SetReadDeadline implements net.Conn.
 func (e *end) SetReadDeadline(t time.Time) error {
 	e.in.mu.Lock()
