@@ -111,6 +111,9 @@ func TestCheck(t *testing.T) {
 			up("s", 2, Never, true).got("s", 2, 1, 2, true).released("s", 2, 1), nil},
 		{"QoS 2 repeated without DUP", begun(2).pub("p", 1, 1, 2).got("s", 1, 1, 2, false).lost("s", 1, 0).
 			up("s", 2, Never, true).got("s", 2, 1, 2, false), []string{RuleRepeat}},
+		{"QoS 2 repeated to the newer connection before the older one has it", begun(2).lost("s", 1, 0).
+			up("a=s", 1, Never, true).pub("p", 1, 1, 2).up("b=s", 1, Never, true).got("b=s", 1, 1, 2, true).got("a=s", 1, 1, 2, false).
+			lost("a=s", 1, TakenOver).released("b=s", 1, 1), nil},
 		{"QoS 2 repeated for no reason", begun(2).pub("p", 1, 1, 2).got("s", 1, 1, 2, false).got("s", 1, 1, 2, true), []string{RuleRepeat}},
 		{"QoS 2 id used twice", begun(2).pub("p", 1, 1, 2).pub("p", 1, 2, 2).got("s", 1, 1, 2, false).
 			add("s", 1, Event{Kind: Received, Message: "p/2", Topic: "t", QoS: 2, PacketID: 1}), []string{RuleOnce}},

@@ -134,11 +134,18 @@ func (c *check) repeatedQoS2(s *session, e Event) bool {
 		return false
 	case before.History == e.History && before.Conn == e.Conn:
 		c.violate(RuleRepeat, []Event{before, e}, "%s received %q again on the same connection", s.client, e.Message)
-	case !e.Dup:
+	case !e.Dup && !c.overtook(before, e):
 		c.violate(RuleRepeat, []Event{before, e}, "%s received %q again without DUP", s.client, e.Message)
 	}
 	c.report.Stats.Repeated++
 	return true
+}
+
+// overtook tells whether a came by a newer connection than b, both of one client:
+// what was under way to the older one arrives after it was repeated to the newer.
+func (c *check) overtook(a, b Event) bool {
+	newer, older := c.byKey[connKey{a.History, a.Conn}], c.byKey[connKey{b.History, b.Conn}]
+	return newer != nil && older != nil && newer.asked.At > older.asked.At
 }
 
 // copies is how often one message may come: once, or once for each subscription
