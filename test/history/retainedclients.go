@@ -136,17 +136,30 @@ func StartRetainedReader(ctx context.Context, rec *Recorder, cfg RetainedReaderC
 func (r *RetainedReader) Reads() int { return int(r.reads.Load()) }
 
 func (r *RetainedReader) run(ctx context.Context) {
+	lost := false
 	for n := 0; ctx.Err() == nil; n++ {
 		if _, err := r.client.connect(ctx); err != nil {
-			return
+			break
 		}
 		if err := r.read(r.cfg.Topics[n%len(r.cfg.Topics)]); err != nil {
+			lost = true
 			r.client.hangUpFor(err)
 		} else {
+			lost = false
 			r.client.leave()
 			r.reads.Add(1)
 		}
 		pause(ctx, r.client.every(r.cfg.Rate))
+	}
+	if !lost {
+		return
+	}
+	// A session that was lost and is not begun anew would look like one that is
+	// owed what came since.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.client.at.Timeout)
+	defer cancel()
+	if _, err := r.client.connect(ctx); err == nil {
+		r.client.leave()
 	}
 }
 
