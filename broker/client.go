@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/mqcluster/mqcluster/fsm/logpb"
 	"github.com/mqcluster/mqcluster/session"
 )
 
@@ -131,6 +132,46 @@ func (c *client) shut(s shutdown) {
 	c.closeBy.Store(c.b.tick.Load() + int64(closeGrace))
 	c.cond.Broadcast()
 	c.wakeClosing()
+}
+
+// retire is shut with the session released first: a client that hears the goodbye
+// may be at another node before the release is in the log, and its claim there
+// would be a takeover, which fires the will. It may block while the node's queue
+// of proposals is full.
+func (c *client) retire(s shutdown) {
+	c.mu.Lock()
+	o := &c.out
+	if o.closing || o.closed || !o.open {
+		c.mu.Unlock()
+		c.shut(s)
+		return
+	}
+	o.closing, o.parting, o.freed, o.end = true, true, true, s
+	o.drop()
+	if c.version == 5 {
+		o.control = appendDisconnect(o.control, c, s)
+	}
+	rel := &logpb.Release{Will: s.will, Grace: s.grace}
+	c.complete(rel)
+	c.closeBy.Store(c.b.tick.Load() + int64(closeGrace))
+	c.cond.Broadcast()
+	c.mu.Unlock()
+	c.submitMarks()
+	c.b.release(rel, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		o.parting = false
+		c.wakeClosing()
+	})
+}
+
+// complete says in rel whose session it is and how far the client has come. mu is
+// held.
+func (c *client) complete(rel *logpb.Release) {
+	o := &c.out
+	rel.Client, rel.Epoch = c.id, c.epoch
+	rel.Cursor, rel.Inflight = uint64(o.position()), o.inflight()
+	rel.Replayed = o.takeReplayed(true)
 }
 
 // abort cuts the connection at once. It may block for as long as closing a

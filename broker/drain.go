@@ -24,7 +24,7 @@ func (b *Broker) Drain(ctx context.Context) error {
 	}
 	next := time.Now()
 	for _, c := range all {
-		c.shut(b.sendAway())
+		c.retire(b.sendAway())
 		next = next.Add(pause)
 		// Pauses too short to sleep are gathered.
 		if wait := time.Until(next); wait >= 5*time.Millisecond {

@@ -22,6 +22,8 @@ type outgoing struct {
 	writing bool // a writer runs
 	closing bool // nothing but control is written any more, then the socket is closed
 	hung    bool // the last writer has done so, or failed
+	parting bool // closing, and the goodbye waits for the session's release
+	freed   bool // the session's release was submitted
 	cut     bool // the socket is being closed without further ado
 	closed  bool // the connection is over
 	lost    bool // the session has a newer connection

@@ -90,7 +90,7 @@ func (b *Broker) report() {
 	var of []*client
 	moved, kept := b.progress.take()
 	for _, r := range kept {
-		b.release(r)
+		b.release(r, nil)
 	}
 	for c := range moved {
 		c.submitMarks()

@@ -278,16 +278,16 @@ func (c *client) finish() {
 	}
 	c.mu.Lock()
 	o := &c.out
-	lost := o.lost
 	if !c.in.disconnect {
 		rel.Will = true
 		if o.closing {
 			rel.Will, rel.Grace = o.end.will, o.end.grace
 		}
 	}
-	rel.Client, rel.Epoch = c.id, c.epoch
-	rel.Cursor, rel.Inflight = uint64(o.position()), o.inflight()
-	rel.Replayed = o.takeReplayed(true)
+	due := !o.lost && !o.freed
+	if due {
+		c.complete(rel)
+	}
 	// The writer still has to write DISCONNECT, and nothing else.
 	if !o.closing {
 		o.closing = true
@@ -297,10 +297,10 @@ func (c *client) finish() {
 	c.mu.Unlock()
 	b.detach(c)
 	b.n.connected.Add(-1)
-	if !lost {
+	if due {
 		// Closing the last marks before the release keeps their order.
 		c.submitMarks()
-		b.release(rel)
+		b.release(rel, nil)
 	}
 	c.endUnconnected()
 }
@@ -308,11 +308,14 @@ func (c *client) finish() {
 // release submits the end of a connection. One that does not get through is
 // submitted again when the node has its lease back: else the session would count
 // as connected for ever. Should the node have lost its incarnation meanwhile, it
-// is stale and does nothing.
-func (b *Broker) release(rel *logpb.Release) {
+// is stale and does nothing. done, if not nil, runs when its outcome is known.
+func (b *Broker) release(rel *logpb.Release, done func()) {
 	b.deps.Log.Submit(&logpb.Item{Kind: &logpb.Item_Release{Release: rel}}, func(r fsm.Result) {
 		if errors.Is(r.Err, fsm.ErrNotProposed) || errors.Is(r.Err, fsm.ErrUnknown) {
 			b.progress.keep(rel)
+		}
+		if done != nil {
+			done()
 		}
 	})
 }

@@ -23,7 +23,7 @@ func (c *client) wake() {
 // wakeClosing is wake also before CONNACK, to close the socket.
 func (c *client) wakeClosing() {
 	o := &c.out
-	if o.writing || o.hung || o.closed {
+	if o.writing || o.hung || o.closed || o.parting {
 		return
 	}
 	o.writing = true
@@ -74,6 +74,10 @@ type work struct{ marks, read, close bool }
 func (c *client) next(b []byte) ([]byte, work) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.out.parting {
+		c.out.writing = false
+		return b, work{}
+	}
 	b = c.fill(b)
 	w := work{close: c.out.closing}
 	if !w.close {

@@ -4,7 +4,9 @@ package e2e
 
 import (
 	"errors"
+	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -188,6 +190,55 @@ func TestWillAfterDrain(t *testing.T) {
 	once(t, "drain-away", seen, start, 3*time.Second, 15*time.Second)
 	if _, err := seen[0].Read(quiet); !errors.Is(err, rawmqtt.ErrTimeout) {
 		t.Errorf("want nothing more, got %v", err)
+	}
+}
+
+// TestWillOfDrainedThatComesAtOnce has clients, whose wills wait for nothing and
+// whose sessions end with their connections, come to another node the moment they
+// are sent away.
+func TestWillOfDrainedThatComesAtOnce(t *testing.T) {
+	c := NewCluster(t, Options{})
+	victim := c.Followers()[0]
+	var left []*Node
+	for _, n := range c.Nodes {
+		if n != victim {
+			left = append(left, n)
+		}
+	}
+	seen := witnesses(left...)
+	const clients = 40
+	var sent []*Client
+	for i := range clients {
+		sent = append(sent, victim.Connect(willed(fmt.Sprintf("at-once-%d", i), 0, 0)))
+	}
+	back := make([]*Client, clients)
+	var wg sync.WaitGroup
+	for i, d := range sent {
+		wg.Go(func() {
+			p, err := d.Read(patience)
+			if err != nil || p.Type != rawmqtt.DISCONNECT {
+				t.Errorf("a client of a node that stops got %v, %v; want a DISCONNECT", p, err)
+				return
+			}
+			again, ack, err := left[i%len(left)].TryConnect(willed(fmt.Sprintf("at-once-%d", i), 0, 0))
+			if err != nil || ack.Reason != 0 {
+				t.Errorf("a client that was sent away comes back: %v, %v", ack, err)
+				return
+			}
+			back[i] = again
+		})
+	}
+	victim.Stop()
+	wg.Wait()
+	for _, w := range seen {
+		if p, err := w.Read(quiet); !errors.Is(err, rawmqtt.ErrTimeout) {
+			t.Errorf("a client that came back at once was missed: %v, %v", p, err)
+		}
+	}
+	for _, b := range back {
+		if b != nil {
+			b.Disconnect(0)
+		}
 	}
 }
 
