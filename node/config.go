@@ -70,6 +70,7 @@ type LimitsConfig struct {
 	MaxSubscriptions           int           `yaml:"max_subscriptions" help:"subscriptions of one session"`
 	RetainedRate               int           `yaml:"retained_rate" help:"retained messages a second that are read for the subscriptions of one client; 0: no limit"`
 	MaxConnections             int           `yaml:"max_connections" help:"clients of this node; 0: as many as memory allows"`
+	Memory                     Size          `yaml:"memory" help:"memory of the process, near which new clients are refused; 0: three quarters of the machine's or the container's"`
 	MaxKeepAlive               time.Duration `yaml:"max_keep_alive" help:"keep alive of clients that ask for a longer one or for none; 0: their choice"`
 	PersistentClientExpiration time.Duration `yaml:"persistent_client_expiration" help:"longest life of a session without a connection; 0: as the client asks"`
 	UnauthenticatedConnections int           `yaml:"unauthenticated_connections" help:"connections that have not authenticated yet, in all"`

@@ -190,6 +190,7 @@ func (c *Config) checkLimits(v *validator) {
 	v.atLeast("limits.max_subscriptions", l.MaxSubscriptions, 1)
 	v.atLeast("limits.retained_rate", l.RetainedRate, 0)
 	v.atLeast("limits.max_connections", l.MaxConnections, 0)
+	v.check(l.Memory == 0 || l.Memory >= 32*MiB, "limits.memory is %s: write at least 32MiB, or 0 for a share of what there is", l.Memory)
 	v.atLeast("limits.unauthenticated_connections", l.UnauthenticatedConnections, 1)
 	v.keepAlive("limits.max_keep_alive", l.MaxKeepAlive)
 	v.check(l.ConnectTimeout >= 100*time.Millisecond && l.ConnectTimeout <= 10*time.Minute,

@@ -3,7 +3,6 @@ package node
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
 	"net"
 	"time"
 
@@ -42,15 +41,23 @@ func (n *Node) openBroker(ctx context.Context) (err error) {
 }
 
 func (n *Node) openListeners(ctx context.Context) error {
-	n.refused = prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "mqcluster_node_connections_refused_total", Help: "connections over limits.max_connections",
-	})
-	if err := n.reg.Register(n.refused); err != nil {
+	mem, err := openMemory(uint64(n.cfg.Limits.Memory), n.log, n.reg)
+	if err != nil {
 		return err
 	}
-	budget := listener.NewBudget(n.cfg.Limits.UnauthenticatedConnections, unauthenticatedBytes)
+	n.wg.Go(func() { mem.watch(n.ctx) })
+	share := listener.Deps{
+		Serve: n.serveClient, Logger: n.log, Registerer: n.reg,
+		Budget:    listener.NewBudget(n.cfg.Limits.UnauthenticatedConnections, unauthenticatedBytes),
+		Admission: listener.NewAdmission(listener.AdmissionConfig{MaxConnections: n.cfg.Limits.MaxConnections, Short: mem.short.Load}),
+	}
+	if err := n.reg.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "mqcluster_node_handshakes_waiting", Help: "TLS handshakes that wait for a core.",
+	}, func() float64 { return float64(share.Admission.Waiting()) })); err != nil {
+		return err
+	}
 	for i := range n.cfg.Listeners {
-		if err := n.openListener(ctx, &n.cfg.Listeners[i], budget); err != nil {
+		if err := n.openListener(ctx, &n.cfg.Listeners[i], share); err != nil {
 			return err
 		}
 	}
@@ -58,8 +65,7 @@ func (n *Node) openListeners(ctx context.Context) error {
 	return nil
 }
 
-func (n *Node) openListener(ctx context.Context, c *Listener, budget *listener.Budget) error {
-	var settings func() *tls.Config
+func (n *Node) openListener(ctx context.Context, c *Listener, deps listener.Deps) error {
 	if c.Secure() {
 		t, err := mtls.OpenListener(mtls.ListenerConfig{
 			CertFile: c.TLS.CertFile, KeyFile: c.TLS.KeyFile, KeyPassFile: c.TLS.KeyPassFile,
@@ -80,7 +86,7 @@ func (n *Node) openListener(ctx context.Context, c *Listener, budget *listener.B
 				n.log.Info("certificate files were reloaded", "listener", c.Name)
 			})
 		})
-		settings = t.Config
+		deps.TLS = t.Config
 	} else {
 		n.log.Warn("a listener without TLS: passwords and messages can be read on the way", "listener", c.Name, "address", c.Address)
 	}
@@ -92,7 +98,7 @@ func (n *Node) openListener(ctx context.Context, c *Listener, budget *listener.B
 		Name: c.Name, Address: c.Address, Kind: c.Kind, MaxConnections: c.MaxConnections,
 		ConnectRate: float64(c.ConnectRate), HandshakeTimeout: n.cfg.Limits.ConnectTimeout,
 		ProxyFrom: from, Path: c.Path, AllowedOrigins: c.AllowedOrigins,
-	}, listener.Deps{TLS: settings, Serve: n.serveClient, Budget: budget, Logger: n.log, Registerer: n.reg})
+	}, deps)
 	if err != nil {
 		return err
 	}
@@ -117,11 +123,7 @@ func (n *Node) addTLS(t *mtls.Listener) {
 
 // serveClient passes a connection to the broker.
 func (n *Node) serveClient(ctx context.Context, c net.Conn, info listener.Info) {
-	if most := n.cfg.Limits.MaxConnections; int(n.open.Add(1)) > most && most > 0 {
-		n.open.Add(-1)
-		n.refused.Inc()
-		return
-	}
+	n.open.Add(1)
 	defer n.open.Add(-1)
 	ci := broker.ConnInfo{Listener: info.Listener, Remote: info.Remote, Greeted: info.Greeted, Authenticated: info.Authenticated}
 	if info.TLS != nil {

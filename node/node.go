@@ -75,13 +75,12 @@ type Node struct {
 	started   time.Time
 	serving   atomic.Bool
 	draining  atomic.Bool
-	admitting atomic.Bool        // the broker was told that this node may accept clients
-	known     atomic.Bool        // the state has had this node as a member
-	open      atomic.Int64       // connections of clients
-	refused   prometheus.Counter // those over limits.max_connections
-	delivered atomic.Uint64      // log index up to which events were observed
-	votersMu  sync.Mutex         // who votes is changed by one at a time
-	left      chan struct{}      // closed when the node has left the cluster
+	admitting atomic.Bool   // the broker was told that this node may accept clients
+	known     atomic.Bool   // the state has had this node as a member
+	open      atomic.Int64  // connections of clients
+	delivered atomic.Uint64 // log index up to which events were observed
+	votersMu  sync.Mutex    // who votes is changed by one at a time
+	left      chan struct{} // closed when the node has left the cluster
 	leave     sync.Once
 
 	ctx      context.Context

@@ -36,7 +36,8 @@ var (
 // would let a thousand silent connections lock out everybody for ten seconds at
 // a time; to close the oldest at once would, in a reconnect storm, throw away
 // handshakes that are nearly done. When the bytes are used up, the connection
-// that has sent most of them is closed, which is never one that behaves.
+// that has sent most of them is closed, which is never one that behaves. One
+// whose handshake waits for a core, not for its client, makes room for nobody.
 type Budget struct {
 	maxConns int
 	maxBytes int64
@@ -70,6 +71,7 @@ type slot struct {
 
 	// under budget.mu
 	place *list.Element // nil once CONNECT came
+	ours  bool          // it waits for this node and not for its client
 	bytes int64
 	limit int64
 	gone  error // why the share is no longer there
@@ -89,8 +91,7 @@ func (b *Budget) acquire(ctx context.Context, evict func(error)) (*slot, error) 
 		}
 		var victim *slot
 		wait := time.Duration(-1)
-		if e := b.silent.Front(); e != nil {
-			oldest := e.Value.(*slot)
+		if oldest := b.oldest(); oldest != nil {
 			if wait = evictAfter - time.Since(oldest.since); wait <= 0 {
 				victim = oldest
 				victim.drop(errEvicted)
@@ -109,6 +110,17 @@ func (b *Budget) acquire(ctx context.Context, evict func(error)) (*slot, error) 
 			return nil, err
 		}
 	}
+}
+
+// oldest is the silent connection that is to make room first, nil if there is
+// none. The caller holds the lock.
+func (b *Budget) oldest() *slot {
+	for e := b.silent.Front(); e != nil; e = e.Next() {
+		if s := e.Value.(*slot); !s.ours {
+			return s
+		}
+	}
+	return nil
 }
 
 // waitFor waits until a place is free, d has passed (below 0 means never), or
@@ -162,6 +174,18 @@ func (s *slot) greeted() {
 	if s.place != nil {
 		s.budget.silent.Remove(s.place)
 		s.place = nil
+	}
+}
+
+// busy tells whether the connection waits for this node.
+func (s *slot) busy(ours bool) {
+	s.budget.mu.Lock()
+	defer s.budget.mu.Unlock()
+	s.ours = ours
+	if b := s.budget; !ours && b.waiting != nil && b.conns >= b.maxConns {
+		// Whoever waits for a place looks again for one to make room.
+		close(b.waiting)
+		b.waiting = nil
 	}
 }
 

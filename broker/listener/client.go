@@ -75,6 +75,7 @@ func (c *client) finish() {
 	delete(c.l.conns, c)
 	c.l.mu.Unlock()
 	c.l.metrics.open.Dec()
+	c.l.deps.Admission.leave()
 }
 
 // shut counts why the connection is refused, the first time, and cuts it.
@@ -171,6 +172,11 @@ func (c *client) shake() (*tls.Conn, error) {
 	if c.l.cfg.web() {
 		cfg = c.l.webSettings(cfg)
 	}
+	c.raw.turn = &turn{a: c.l.deps.Admission, slot: c.slot, gone: c.refused.Load}
+	defer func() {
+		c.raw.turn.giveBack()
+		c.raw.turn = nil
+	}()
 	tc := tls.Server(c.raw, cfg)
 	if err := tc.HandshakeContext(context.WithoutCancel(c.l.serving)); err != nil {
 		return nil, fmt.Errorf("TLS handshake: %w", err)

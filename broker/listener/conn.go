@@ -17,6 +17,7 @@ type tcpConn struct {
 	// ahead is what came in one read with the PROXY header; only the reader
 	// touches it.
 	ahead []byte
+	turn  *turn // of a TLS handshake; only the reader touches it
 }
 
 func (c *tcpConn) Read(p []byte) (int, error) {
@@ -28,7 +29,13 @@ func (c *tcpConn) Read(p []byte) (int, error) {
 		}
 		return n, nil
 	}
+	if c.turn != nil {
+		c.turn.giveBack()
+	}
 	n, err := c.TCPConn.Read(p)
+	if c.turn != nil && err == nil {
+		err = c.turn.take()
+	}
 	if s := c.slot.Load(); s != nil && n > 0 {
 		if err := s.add(n); err != nil {
 			return 0, err

@@ -57,7 +57,10 @@ type Deps struct {
 	Serve func(ctx context.Context, c net.Conn, info Info)
 	// Budget is shared by all listeners of a node.
 	Budget *Budget
-	Logger *slog.Logger
+	// Admission, too; nil means one of this listener's own without limits but that
+	// on handshakes.
+	Admission *Admission
+	Logger    *slog.Logger
 	// Registerer may be shared by all listeners of a node; nil means no metrics.
 	Registerer prometheus.Registerer
 }
@@ -96,6 +99,9 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*Listener, error) {
 		l.log = slog.New(slog.DiscardHandler)
 	}
 	l.log = l.log.With("listener", cfg.Name)
+	if deps.Admission == nil {
+		l.deps.Admission = NewAdmission(AdmissionConfig{})
+	}
 	var err error
 	if l.sources, err = cfg.sources(); err != nil {
 		return nil, err
@@ -222,14 +228,8 @@ func (l *Listener) admit(tc *net.TCPConn) {
 		c.shut(reasonRate)
 		return
 	}
-	l.mu.Lock()
-	full := l.cfg.MaxConnections > 0 && len(l.conns) >= l.cfg.MaxConnections
-	if !full {
-		l.conns[c] = struct{}{}
-	}
-	l.mu.Unlock()
-	if full {
-		c.shut(reasonMax)
+	if reason := l.enter(c); reason != "" {
+		c.shut(reason)
 		return
 	}
 	l.metrics.open.Inc()
@@ -242,4 +242,18 @@ func (l *Listener) admit(tc *net.TCPConn) {
 	c.slot = s
 	c.raw.slot.Store(s)
 	l.clients.Go(c.run)
+}
+
+// enter counts the connection, or says why it may not be.
+func (l *Listener) enter(c *client) (reason string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.cfg.MaxConnections > 0 && len(l.conns) >= l.cfg.MaxConnections {
+		return reasonMax
+	}
+	if reason := l.deps.Admission.enter(); reason != "" {
+		return reason
+	}
+	l.conns[c] = struct{}{}
+	return ""
 }

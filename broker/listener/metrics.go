@@ -10,6 +10,8 @@ import (
 const (
 	reasonRate       = "rate"
 	reasonMax        = "max_connections"
+	reasonNodeMax    = "node_max_connections"
+	reasonMemory     = "memory"
 	reasonBudget     = "budget"
 	reasonTooMuch    = "too_much"
 	reasonTimeout    = "timeout"
