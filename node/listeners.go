@@ -123,8 +123,6 @@ func (n *Node) addTLS(t *mtls.Listener) {
 
 // serveClient passes a connection to the broker.
 func (n *Node) serveClient(ctx context.Context, c net.Conn, info listener.Info) {
-	n.open.Add(1)
-	defer n.open.Add(-1)
 	ci := broker.ConnInfo{Listener: info.Listener, Remote: info.Remote, Greeted: info.Greeted, Authenticated: info.Authenticated}
 	if info.TLS != nil {
 		ci.Certificates = info.TLS.PeerCertificates

@@ -77,7 +77,6 @@ type Node struct {
 	draining  atomic.Bool
 	admitting atomic.Bool   // the broker was told that this node may accept clients
 	known     atomic.Bool   // the state has had this node as a member
-	open      atomic.Int64  // connections of clients
 	delivered atomic.Uint64 // log index up to which events were observed
 	votersMu  sync.Mutex    // who votes is changed by one at a time
 	left      chan struct{} // closed when the node has left the cluster

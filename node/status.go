@@ -2,11 +2,13 @@ package node
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"sync"
 	"time"
 
 	"github.com/mqcluster/mqcluster/admin"
+	"github.com/mqcluster/mqcluster/consensus"
 	"github.com/mqcluster/mqcluster/fsm"
 	"github.com/mqcluster/mqcluster/fsm/logpb"
 )
@@ -211,14 +213,19 @@ func (n *Node) handOver(ctx context.Context) error {
 	if err := n.makeHeir(); err != nil {
 		return err
 	}
-	if err := n.consensus.TransferLeadership(); err != nil {
-		return faultf(http.StatusConflict, "node %s leads and no other voter can take over: add nodes first, or stop the cluster (%s)", n.cfg.Node.ID, err)
-	}
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		if leader, ok := n.consensus.Leader(); ok && leader != n.cfg.Node.ID {
+		leader, ok := n.consensus.Leader()
+		switch {
+		case ok && leader != n.cfg.Node.ID:
 			return nil
+		case n.consensus.IsLeader():
+			// Also when it leads again: whom it chose may lose the election to it.
+			err := n.consensus.TransferLeadership()
+			if err != nil && !errors.Is(err, consensus.ErrNotLeader) {
+				return faultf(http.StatusConflict, "node %s leads and no other voter can take over: add nodes first, or stop the cluster (%s)", n.cfg.Node.ID, err)
+			}
 		}
 		select {
 		case <-ctx.Done():
