@@ -39,7 +39,12 @@ func (x *chaos) member(n *Node, want bool) {
 // leave takes a node out of the cluster and deletes its data.
 func (x *chaos) leave(n *Node) {
 	x.run.Drain(n.TLS)
-	n.CLI("leave")
+	var err error
+	await(x.t, patience, func() bool {
+		// On a busy machine there may be no leader for a moment: told to try again.
+		_, err = n.TryCLI("", "leave")
+		return err == nil
+	}, func() string { return err.Error() })
 	n.AwaitExit(patience)
 	x.member(n, false)
 	x.wipe(n)
