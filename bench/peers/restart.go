@@ -85,10 +85,13 @@ func (s *starter) restart(ctx context.Context, n *clusterNode, out *bench.Report
 	return errors.Join(err, walk)
 }
 
-// resident is the memory of a process.
-type resident struct{ now, peak string }
+// resident is the memory of a process, in MiB: what it has allocated, and what it
+// has mapped of files (the raft log), which the kernel takes back when it wants.
+type resident struct{ own, mapped, peak int64 }
 
-func (r resident) String() string { return fmt.Sprintf("%s (peak %s)", r.now, r.peak) }
+func (r resident) String() string {
+	return fmt.Sprintf("%d MiB of its own and %d of files (peak %d)", r.own, r.mapped, r.peak)
+}
 
 func memory(pid int) (r resident, err error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
@@ -99,10 +102,12 @@ func memory(pid int) (r resident, err error) {
 		key, value, _ := strings.Cut(line, ":")
 		var kib int64
 		switch _, _ = fmt.Sscan(value, &kib); key {
-		case "VmRSS":
-			r.now = fmt.Sprintf("%d MiB", kib>>10)
+		case "RssAnon":
+			r.own = kib >> 10
+		case "RssFile":
+			r.mapped = kib >> 10
 		case "VmHWM":
-			r.peak = fmt.Sprintf("%d MiB", kib>>10)
+			r.peak = kib >> 10
 		}
 	}
 	return r, nil

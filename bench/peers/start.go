@@ -182,7 +182,7 @@ func (s *starter) startCluster(ctx context.Context, name string, n int) (bench.T
 		}
 		if _, err := s.command(ctx, append(verb, "--data-dir", dir, "--node", node, "--mesh.listen", a[0], "--mesh.advertise", a[0],
 			"--health.listen", a[1], "--listener", "tcp,address="+a[2]+",allow_plaintext,allow_anonymous",
-			"--listener", "tls,address="+a[3]+",allow_anonymous")...); err != nil {
+			"--listener", "tls,address="+a[3]+",allow_anonymous", "--limits.retained-rate", "0")...); err != nil {
 			return t, err
 		}
 		p, err := s.spawn(node, s.mqcluster, "run", "--data-dir", dir)
