@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
 	"strconv"
@@ -24,6 +25,9 @@ const (
 	shortAbove  = 0.8
 	enoughBelow = 0.75
 	memoryCheck = 200 * time.Millisecond
+	// recheck is how often garbage is collected while memory is short: a node that
+	// turns clients away may be too quiet to find out that it need not any more.
+	recheck = 5 * time.Second
 )
 
 // memory watches what this process uses of its limit.
@@ -79,8 +83,12 @@ func inUse() []string {
 func (m *memory) watch(ctx context.Context) {
 	tick := time.NewTicker(memoryCheck)
 	defer tick.Stop()
+	collected := time.Now()
 	for {
-		m.sample()
+		if m.sample(); m.short.Load() && time.Since(collected) > recheck {
+			runtime.GC()
+			collected = time.Now()
+		}
 		select {
 		case <-ctx.Done():
 			return
