@@ -58,6 +58,10 @@ type client struct {
 	clean    bool  // ask for a clean start the next time
 	will     *will // of the next connection; nil for none
 
+	// unanswered: a CONNECT of its own got no answer. It may be carried out later
+	// and take over the connection that came after it.
+	unanswered bool
+
 	conn    int
 	attempt int
 	joined  bool // connected before
@@ -156,6 +160,7 @@ func (c *client) try(ctx context.Context) (present bool, err error) {
 	ack, err := raw.Connect(c.connectPacket())
 	if err != nil {
 		raw.Close()
+		c.unanswered = true
 		return false, err
 	}
 	if ack.Reason != 0 {

@@ -25,7 +25,7 @@ type SubscriberConfig struct {
 }
 
 // Subscriber is a recorded client that subscribes and acknowledges what it gets.
-// It reconnects on its own unless it was taken over, and subscribes again where
+// It reconnects on its own unless another client took it over, and subscribes again where
 // its session is gone.
 type Subscriber struct {
 	client *client
@@ -184,7 +184,7 @@ func (s *Subscriber) run(ctx context.Context) {
 			continue
 		}
 		reason = s.client.hangUp(reason, err)
-		if reason == TakenOver {
+		if reason == TakenOver && !s.client.unanswered {
 			s.change(func() { s.err = fmt.Errorf("%s was taken over", s.cfg.Name) })
 			return
 		}
