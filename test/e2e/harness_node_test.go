@@ -151,6 +151,21 @@ func (n *Node) AwaitExit(limit time.Duration) {
 func (n *Node) Pause() {
 	n.t.Helper()
 	n.signal(syscall.SIGSTOP)
+	// The signal is sent, not yet felt by all threads. One that waits for a disk (D)
+	// stops before it computes again.
+	await(n.t, patience, func() bool {
+		tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", n.cmd.Process.Pid))
+		if err != nil || len(tasks) == 0 {
+			return false
+		}
+		for _, task := range tasks {
+			stat, err := os.ReadFile(task)
+			if _, rest, ok := strings.Cut(string(stat), ") "); err == nil && (!ok || !strings.ContainsRune("TDZX", rune(rest[0]))) {
+				return false
+			}
+		}
+		return true
+	}, func() string { return n.ID + " does not stop on SIGSTOP" })
 	n.paused = true
 }
 
