@@ -66,12 +66,12 @@ func NewCluster(t *testing.T, o Options) *Cluster {
 		t.Fatal(err)
 	}
 	c := &Cluster{t: t, dir: dir, options: o}
+	if o.Proxy {
+		c.Net = newNetwork(t) // ends after the nodes, whose last words it would be else
+	}
 	t.Cleanup(c.close)
 	if o.Disks {
 		c.janitor()
-	}
-	if o.Proxy {
-		c.Net = newNetwork(t)
 	}
 	start := time.Now()
 	first := c.add()
