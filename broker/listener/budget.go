@@ -17,8 +17,13 @@ const (
 	connectLimit   = 256 << 10
 )
 
-// evictAfter is how old a silent connection must be before it has to make room.
-const evictAfter = time.Second
+// evictAfter is how old a silent connection must be before it has to make room,
+// and begunAfter one whose TLS handshake has begun: in a storm, clients are slow
+// themselves, and to throw away what was computed for them makes it last.
+const (
+	evictAfter = time.Second
+	begunAfter = 5 * time.Second
+)
 
 var (
 	errEvicted  = errors.New("connection was closed to make room for others that are not authenticated yet")
@@ -37,7 +42,8 @@ var (
 // a time; to close the oldest at once would, in a reconnect storm, throw away
 // handshakes that are nearly done. When the bytes are used up, the connection
 // that has sent most of them is closed, which is never one that behaves. One
-// whose handshake waits for a core, not for its client, makes room for nobody.
+// whose handshake has begun has five seconds, and one that waits for a core, not
+// for its client, makes room for nobody.
 type Budget struct {
 	maxConns int
 	maxBytes int64
@@ -72,6 +78,7 @@ type slot struct {
 	// under budget.mu
 	place *list.Element // nil once CONNECT came
 	ours  bool          // it waits for this node and not for its client
+	begun bool          // its TLS handshake has
 	bytes int64
 	limit int64
 	gone  error // why the share is no longer there
@@ -89,13 +96,12 @@ func (b *Budget) acquire(ctx context.Context, evict func(error)) (*slot, error) 
 			b.mu.Unlock()
 			return s, nil
 		}
-		var victim *slot
-		wait := time.Duration(-1)
-		if oldest := b.oldest(); oldest != nil {
-			if wait = evictAfter - time.Since(oldest.since); wait <= 0 {
-				victim = oldest
-				victim.drop(errEvicted)
-			}
+		victim, wait := b.next()
+		if wait > 0 {
+			victim = nil
+		}
+		if victim != nil {
+			victim.drop(errEvicted)
 		}
 		if victim == nil && b.waiting == nil {
 			b.waiting = make(chan struct{})
@@ -112,15 +118,27 @@ func (b *Budget) acquire(ctx context.Context, evict func(error)) (*slot, error) 
 	}
 }
 
-// oldest is the silent connection that is to make room first, nil if there is
-// none. The caller holds the lock.
-func (b *Budget) oldest() *slot {
+// next is the silent connection that is to make room first, and when it must; nil
+// and below 0 if there is none. The caller holds the lock.
+func (b *Budget) next() (first *slot, in time.Duration) {
+	in = -1
 	for e := b.silent.Front(); e != nil; e = e.Next() {
-		if s := e.Value.(*slot); !s.ours {
-			return s
+		s := e.Value.(*slot)
+		if s.ours {
+			continue
+		}
+		after := evictAfter
+		if s.begun {
+			after = begunAfter
+		}
+		if left := max(after-time.Since(s.since), 0); first == nil || left < in {
+			first, in = s, left
+		}
+		if in == 0 {
+			break
 		}
 	}
-	return nil
+	return first, in
 }
 
 // waitFor waits until a place is free, d has passed (below 0 means never), or
@@ -181,7 +199,7 @@ func (s *slot) greeted() {
 func (s *slot) busy(ours bool) {
 	s.budget.mu.Lock()
 	defer s.budget.mu.Unlock()
-	s.ours = ours
+	s.ours, s.begun = ours, true
 	if b := s.budget; !ours && b.waiting != nil && b.conns >= b.maxConns {
 		// Whoever waits for a place looks again for one to make room.
 		close(b.waiting)

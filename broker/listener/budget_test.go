@@ -41,6 +41,31 @@ func TestBudgetOldestMakesRoom(t *testing.T) {
 	})
 }
 
+// One whose handshake has begun has longer, and while it waits for this node it
+// makes no room at all.
+func TestBudgetSparesHandshakes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBudget(2, 1<<20)
+		s1, h1 := take(t, b)
+		s1.busy(true)
+		s1.busy(false)
+		time.Sleep(time.Millisecond)
+		s2, h2 := take(t, b)
+		s2.busy(true)
+		time.AfterFunc(time.Minute, func() { s2.busy(false) })
+		start := time.Now()
+		s3, _ := take(t, b)
+		s3.greeted()
+		if d := time.Since(start); d != begunAfter-time.Millisecond || h1.why != errEvicted || h2.why != nil {
+			t.Errorf("after %v: the one that waits for its client %v, the one that waits for us %v", d, h1.why, h2.why)
+		}
+		take(t, b)
+		if d := time.Since(start); d != time.Minute || h2.why != errEvicted {
+			t.Errorf("after %v: %v", d, h2.why)
+		}
+	})
+}
+
 // One that has sent its CONNECT is waited for.
 func TestBudgetSparesGreeted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"encoding/binary"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"slices"
 	"sync"
@@ -148,6 +149,7 @@ func (s *storm) connect(t *testing.T, at int) time.Duration {
 	defer cancel()
 	var all sync.WaitGroup
 	var next, failed atomic.Int64
+	var why atomic.Value
 	for range at {
 		all.Go(func() {
 			for i := int(next.Add(1)) - 1; i < s.size; i = int(next.Add(1)) - 1 {
@@ -156,9 +158,14 @@ func (s *storm) connect(t *testing.T, at int) time.Duration {
 					raw, _, err := s.n.try(fmt.Sprint("storm", i), s.tls)
 					if err == nil {
 						s.conns[i] = raw
-					} else if ctx.Err() != nil {
+						continue
+					}
+					select {
+					case <-ctx.Done():
 						failed.Add(1)
+						why.Store(err.Error())
 						return
+					case <-time.After(time.Second/2 + rand.N(time.Second)): // as devices do
 					}
 				}
 			}
@@ -166,7 +173,7 @@ func (s *storm) connect(t *testing.T, at int) time.Duration {
 	}
 	all.Wait()
 	if f := failed.Load(); f > 0 {
-		t.Fatalf("%d of %d clients did not come in within %v", f, s.size, time.Since(start))
+		t.Fatalf("%d of %d clients did not come in within %v, the last because: %v", f, s.size, time.Since(start), why.Load())
 	}
 	return time.Since(start)
 }
