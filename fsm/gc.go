@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"sync"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/mqcluster/mqcluster/session"
@@ -27,6 +28,10 @@ type collector struct {
 
 	adopted *state // whose leftovers were looked for; of run alone
 }
+
+// collectPause is between two rounds. What is dead harms nobody, and a round for
+// many acknowledgements costs little more than one for a single one.
+const collectPause = 200 * time.Millisecond
 
 // collectBatch bounds the postings of one batch; from rangeAbove on they go by
 // one range delete.
@@ -65,6 +70,8 @@ func (c *collector) touch(fs []*filter, loose []session.Pos, st *state) {
 }
 
 func (c *collector) run() {
+	pause := time.NewTimer(collectPause)
+	defer pause.Stop()
 	for {
 		if err := c.round(); err != nil {
 			c.store.deps.Halt(err)
@@ -74,6 +81,12 @@ func (c *collector) run() {
 		case <-c.quit:
 			return
 		case <-c.wake:
+		}
+		pause.Reset(collectPause)
+		select {
+		case <-c.quit:
+			return
+		case <-pause.C:
 		}
 	}
 }
@@ -130,7 +143,7 @@ func (c *collector) collect(f *filter) error {
 		if gen == nil {
 			return nil
 		}
-		n, err := collectSome(gen.db, f.id, low, count)
+		n, err := collectSome(gen.db, f, low, count)
 		gen.release()
 		if err != nil || n < collectBatch || c.stopping() {
 			return err
@@ -185,8 +198,11 @@ func (g *collected) subtract(count *stored) {
 	count.bytes.Add(-int64(g.bytes))
 }
 
-func collectSome(db *pebble.DB, filter uint64, low session.Pos, count *stored) (int, error) {
-	it, err := db.NewIter(&pebble.IterOptions{LowerBound: postingKey(filter, 0), UpperBound: postingKey(filter, low+1)})
+// collectSome deletes postings of f up to low. A search that began at the first
+// would walk over the tombstones of all that were deleted before, until Pebble
+// drops those; so it begins behind them.
+func collectSome(db *pebble.DB, f *filter, low session.Pos, count *stored) (int, error) {
+	it, err := db.NewIter(&pebble.IterOptions{LowerBound: postingKey(f.id, f.swept+1), UpperBound: postingKey(f.id, low+1)})
 	if err != nil {
 		return 0, err
 	}
@@ -206,19 +222,19 @@ func collectSome(db *pebble.DB, filter uint64, low session.Pos, count *stored) (
 	// Many small range deletes would slow every read until they are compacted.
 	ranged := len(dead) >= rangeAbove
 	if ranged {
-		err = b.DeleteRange(postingKey(filter, dead[0]), postingKey(filter, dead[len(dead)-1]+1), nil)
+		err = b.DeleteRange(postingKey(f.id, dead[0]), postingKey(f.id, dead[len(dead)-1]+1), nil)
 	}
 	var gone collected
 	for i, p := range dead {
 		if err == nil && !ranged {
-			err = b.Delete(postingKey(filter, p), nil)
+			err = b.Delete(postingKey(f.id, p), nil)
 		}
 		switch {
 		case err != nil:
 		case alone[i] > 0:
 			err = gone.drop(b, p, alone[i])
 		default:
-			err = gone.message(db, b, filter, p)
+			err = gone.message(db, b, f.id, p)
 		}
 	}
 	if err == nil {
@@ -226,6 +242,7 @@ func collectSome(db *pebble.DB, filter uint64, low session.Pos, count *stored) (
 	}
 	if err == nil {
 		gone.subtract(count)
+		f.swept = dead[len(dead)-1]
 	}
 	return len(dead), err
 }

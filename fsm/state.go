@@ -175,6 +175,8 @@ type filter struct {
 	last     atomic.Uint64 // position of the newest posting
 	// posted and bytes are the running number and byte sum of the newest posting.
 	posted, bytes atomic.Uint64
+	// swept is up to where the collector, which alone uses it, deleted postings.
+	swept session.Pos
 }
 
 func (f *filter) add(s *sess, n *sub) {
