@@ -14,7 +14,7 @@ type operation struct {
 	maybe bool
 	input any
 	shows []Event
-	// read: it changes nothing, and nothing follows from it if it is left out.
+	// read: it changes nothing.
 	read bool
 }
 

@@ -39,6 +39,14 @@ func (s *script) read(client, name string, clean bool) *script {
 	return s.add(client, 1, Event{Kind: ReadDone, Topic: "r"}).left(client, 1, expiry)
 }
 
+// manyClears are clears of which nobody knows whether they were done, or will be.
+func manyClears(s *script) *script {
+	for i := range 40 {
+		s.set("w", fmt.Sprintf("1%d", i)).sets("v", fmt.Sprintf("%d-", i)).read(fmt.Sprintf("r%d", i), fmt.Sprintf("1%d", i), false)
+	}
+	return s.set("w", "1")
+}
+
 func TestCheckRetained(t *testing.T) {
 	begin := func() *script { return (&script{}).up("w", 1, 0, false).up("v", 1, 0, false) }
 	watch := func(names ...string) *script {
@@ -67,6 +75,7 @@ func TestCheckRetained(t *testing.T) {
 		{"two at once, and both orders", begin().sets("w", "1").sets("v", "2").done("w", "1").done("v", "2").read("a", "1", false).read("b", "2", false), broken, Options{}},
 		{"a change in place of what it replaced", begin().set("w", "1").sets("w", "2").up("a", 1, 5, false).sub("a", 1, "r", 1).value("a", "2", false).
 			add("a", 1, Event{Kind: ReadDone, Topic: "r"}).done("w", "2"), nil, Options{}},
+		{"many unknown clears, and none that anybody saw", manyClears(begin()).set("w", "2").read("a", "1", false), broken, Options{}},
 		{"a will sets it", begin().set("w", "1").add("b", 1, Event{Kind: ConnectSent, Message: "will", Topic: "r", QoS: 1, Retain: true}).add("b", 1, Event{Kind: Connected}).
 			add("b", 1, Event{Kind: Cut}).read("a", "1", false).read("c", "will", false), nil, Options{}},
 
@@ -186,6 +195,44 @@ next:
 		}
 	}
 	return false
+}
+
+// A register as a plan of 90 s makes it, with writes whose outcome nobody knows, is
+// judged well within JudgeTime, whether its last read is right or wrong.
+func TestRegisterOfAPlan(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		every int           // which write has an unknown one beside it
+		open  time.Duration // how long that may yet be done
+		last  string
+		want  outcome
+	}{
+		{"right", 10, 40, "w299", ordered},
+		{"wrong", 10, 40, "w298", disordered},
+		{"right, with writes that may come at any time", 10, forever, "w299", ordered},
+		{"wrong, with some writes that may come at any time", 50, forever, "w298", disordered},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var ops []*operation
+			for i := range 300 {
+				at := time.Duration(10 * i)
+				ops = append(ops, &operation{call: at, done: at + 7, input: wrote(fmt.Sprintf("w%d", i))})
+				if i%tt.every == 7 {
+					o := &operation{call: at + 1, done: forever, maybe: true, input: wrote("")}
+					if tt.open < forever {
+						o.done = o.call + tt.open
+					}
+					ops = append(ops, o)
+				}
+				ops = append(ops, &operation{call: at + 8, done: at + 9, read: true, input: value(fmt.Sprintf("w%d", i))})
+			}
+			ops = append(ops, &operation{call: 3000, done: 3001, read: true, input: value(tt.last)})
+			start := time.Now()
+			if got := linearize(register{initial: "", step: stepValue}, ops, Options{}.withDefaults().JudgeTime); got != tt.want {
+				t.Errorf("%v after %v, not %v", got, time.Since(start), tt.want)
+			}
+		})
+	}
 }
 
 // A search that is not done in time is no pass.

@@ -1,6 +1,9 @@
 package history
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // topic is what is known of the retained message of one topic.
 type topic struct {
@@ -100,7 +103,20 @@ func (c *check) judgeReads(t *topic) {
 			ops = append(ops, o)
 		}
 	}
-	c.judgeRegister(RuleRetained, "the retained message of "+t.name, register{initial: "", step: stepValue}, ops)
+	c.judgeRegister(RuleRetained, "the retained message of "+t.name, register{initial: "", step: stepValue}, withoutUnseen(ops))
+}
+
+// withoutUnseen leaves out the clears of unknown outcome after whose beginning
+// nobody read "none": an order with one of them is an order without it, and each
+// doubles the orders to be tried.
+func withoutUnseen(ops []*operation) []*operation {
+	none := time.Duration(-1) // the last time that it may have been read
+	for _, o := range ops {
+		if o.input == value("") {
+			none = max(none, o.done)
+		}
+	}
+	return slices.DeleteFunc(ops, func(o *operation) bool { return o.maybe && o.input == wrote("") && o.call > none })
 }
 
 // wrote and value are inputs of a retained message's register; empty is none.
