@@ -70,6 +70,13 @@ func durable(name string, c Config) Case {
 	return Case{Name: name, Config: c}
 }
 
+// returning makes a case of devices that come back to their persistent sessions
+// over resumed TLS. They offer X25519, as devices do.
+func returning(name string, c Config) Case {
+	c.Scenario, c.Resume, c.Curves = Connects, true, []tls.CurveID{tls.X25519}
+	return durable(name, c)
+}
+
 // Suite returns the named cases.
 func Suite() []Case {
 	return []Case{
@@ -87,7 +94,11 @@ func Suite() []Case {
 		durable("R8L", Config{Scenario: Rate, Clients: 100, Rate: 10, Count: 2}),
 		durable("R10k", Config{Scenario: Broadcast, Clients: 10_000, Count: 30}),
 		durable("replay", Config{Scenario: Offline, Clients: 100, Count: 5000}),
-		durable("connect", Config{Scenario: Connects, Clients: 5000, Count: 10_000, Window: 64, Resume: true}),
+		returning("connect", Config{Clients: 5000, Count: 10_000, Window: 64}),
+		// Older devices: a TLS 1.2 session resumes without a key exchange.
+		returning("connect12", Config{Clients: 5000, Count: 10_000, Window: 64, MaxTLS: tls.VersionTLS12}),
+		// Everybody at once, as after a balancer's restart.
+		returning("storm", Config{Clients: 5000, Count: 5000, Window: 5000}),
 		{Name: "shared", Config: Config{Scenario: Shared, Clients: 50, Members: 10, QoS: 1, Version: 5, Size: 64}},
 		{Name: "wildcards", Config: Config{Scenario: Wildcards, Clients: 50, QoS: 0, Size: 64}},
 		{Name: "offline", Config: Config{Scenario: Offline, Clients: 10, Count: 2000, QoS: 1, Size: 64}},

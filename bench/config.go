@@ -69,8 +69,13 @@ type Config struct {
 	// of Retained, are full and nobody has read them yet.
 	Between func(context.Context) error
 	// TLS is nil for plain TCP. Resume makes Connects resume TLS sessions.
-	TLS      *tls.Config
-	Resume   bool
+	TLS    *tls.Config
+	Resume bool
+	// Curves are the key exchanges that TLS clients offer, and MaxTLS the newest
+	// version; empty and 0 mean those of crypto/tls, which begins with a hybrid that
+	// costs more than the rest of a resumed handshake and that no device offers.
+	Curves   []tls.CurveID
+	MaxTLS   uint16
 	Username string
 	Password string
 	// PIDs are processes whose CPU time and memory are measured.

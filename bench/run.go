@@ -71,6 +71,12 @@ func Run(ctx context.Context, cfg Config) (Report, error) {
 	}
 	if cfg.TLS != nil {
 		cfg.TLS = cfg.TLS.Clone()
+		if len(cfg.Curves) > 0 {
+			cfg.TLS.CurvePreferences = cfg.Curves
+		}
+		if cfg.MaxTLS != 0 {
+			cfg.TLS.MinVersion, cfg.TLS.MaxVersion = min(cfg.TLS.MinVersion, cfg.MaxTLS), cfg.MaxTLS
+		}
 		if cfg.Resume {
 			cfg.TLS.ClientSessionCache = tls.NewLRUClientSessionCache(64)
 		}

@@ -114,14 +114,19 @@ func (p *proc) until(ctx context.Context, f func(context.Context) error) error {
 	}
 }
 
-// freeAddress is a loopback address with a port that was free just now.
-func freeAddress() (string, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+// freeAddresses are n loopback addresses, no two alike, with ports that were free
+// just now. They are held until all are chosen: the kernel likes to give a port
+// that was let go once more.
+func freeAddresses(n int) (all []string, err error) {
+	for range n {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer ln.Close()
+		all = append(all, ln.Addr().String())
 	}
-	defer ln.Close()
-	return ln.Addr().String(), nil
+	return all, nil
 }
 
 // mosquittoConf has the limits off, so that nothing is dropped.
@@ -140,10 +145,11 @@ func (s *starter) startMosquitto(ctx context.Context) (bench.Target, error) {
 			return bench.Target{}, fmt.Errorf("mosquitto is not installed (apt-get install mosquitto): %w", err)
 		}
 	}
-	addr, err := freeAddress()
+	addrs, err := freeAddresses(1)
 	if err != nil {
 		return bench.Target{}, err
 	}
+	addr := addrs[0]
 	conf := filepath.Join(s.dir, "mosquitto.conf")
 	_, port, _ := net.SplitHostPort(addr)
 	if err := os.WriteFile(conf, fmt.Appendf(nil, mosquittoConf, port), 0o644); err != nil {
@@ -169,12 +175,13 @@ func (s *starter) startCluster(ctx context.Context, name string, n int) (bench.T
 	t := bench.Target{Name: name}
 	var clients, secure []string
 	var mesh, token string
+	addrs, err := freeAddresses(4 * n)
+	if err != nil {
+		return t, err
+	}
 	for i := range n {
 		node := fmt.Sprintf("%s-%c", name, 'a'+i)
-		a, err := freeAddresses(4)
-		if err != nil {
-			return t, err
-		}
+		a := addrs[4*i : 4*i+4]
 		dir := filepath.Join(s.dir, node)
 		verb := []string{"init"}
 		if i > 0 {
@@ -215,7 +222,7 @@ func clientTLS(dir string) (*tls.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &tls.Config{RootCAs: x509.NewCertPool(), MinVersion: tls.VersionTLS13}
+	c := &tls.Config{RootCAs: x509.NewCertPool(), MinVersion: tls.VersionTLS13} // a case may want an older one
 	if !c.RootCAs.AppendCertsFromPEM(pem) {
 		return nil, fmt.Errorf("%s has no certificate in ca.crt", dir)
 	}
@@ -250,17 +257,6 @@ func (s *starter) command(ctx context.Context, args ...string) ([]byte, error) {
 		return nil, fmt.Errorf("mqcluster %s: %w", args[0], err)
 	}
 	return out, nil
-}
-
-func freeAddresses(n int) (all []string, err error) {
-	for range n {
-		a, err := freeAddress()
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, a)
-	}
-	return all, nil
 }
 
 // ready asks a node whether it serves.
