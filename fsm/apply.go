@@ -24,7 +24,8 @@ func (s *Store) ApplyBatch(logs []*raft.Log) []any {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	gen := s.db.Load()
-	a := &applier{state: s.state, db: gen.db, batch: gen.db.NewBatch()}
+	a := &applier{state: s.state, db: gen.db, scratch: &s.scratch}
+	a.begin(gen.db)
 	for _, l := range logs {
 		if l.Index <= s.state.applied {
 			continue
@@ -47,16 +48,35 @@ func (s *Store) ApplyBatch(logs []*raft.Log) []any {
 		s.gc.touch(a.touched, a.loose, s.state)
 	}
 	s.deps.Observe(a.events)
+	a.reuse()
 	return make([]any, len(logs))
+}
+
+// scratch is memory that the next batch of entries uses again.
+type scratch struct {
+	writes
+	events []Event
+	plain  []*filter // that match a message
+	owed   []*filter // to whom it is posted
+	shared [][]*group
+}
+
+// reuse forgets what the batch held, and lets go of what an unusual one needed.
+func (s *scratch) reuse() {
+	if cap(s.events) > 1<<13 || cap(s.tallies) > 1<<20 {
+		*s = scratch{}
+		return
+	}
+	clear(s.events)
+	s.events = s.events[:0]
 }
 
 // applier applies entries to the state and collects what they write and tell.
 type applier struct {
 	*state
-	db      *pebble.DB
-	batch   *pebble.Batch
-	err     error // the first of the batch
-	events  []Event
+	db *pebble.DB
+	*scratch
+	err     error     // the first of the batch
 	touched []*filter // postings may have become dead
 	// unread are the shared messages that are in the batch, where reads of the
 	// store do not see them yet.
@@ -67,8 +87,7 @@ type applier struct {
 	// for none; kept while any retained message expires.
 	expiries map[string]int64
 	// loose are messages that lost a posting out of turn.
-	loose   []session.Pos
-	scratch []byte
+	loose []session.Pos
 
 	index uint64
 	n     int // of the next item in the entry
@@ -79,10 +98,7 @@ func (a *applier) commit() {
 	a.set([]byte(metaApplied), uint64Value(a.applied))
 	a.set([]byte(metaStamp), uint64Value(uint64(a.stamp)))
 	if a.err == nil {
-		a.err = a.batch.Commit(pebble.NoSync)
-	}
-	if err := a.batch.Close(); a.err == nil {
-		a.err = err
+		a.err = a.writes.commit()
 	}
 }
 
@@ -90,29 +106,38 @@ func (a *applier) commit() {
 // reads it: what it finds must not depend on how entries are cut into batches.
 // The entry must not have changed anything yet, its stamp included.
 func (a *applier) boundary() {
-	if a.batch.Empty() {
+	if a.empty() {
 		return
 	}
 	a.commit()
-	a.batch = a.db.NewBatch()
+	a.begin(a.db)
 	a.unread, a.moved, a.expiries = nil, nil, nil
 }
 
 func (a *applier) set(k, v []byte) {
 	if a.err == nil {
-		a.err = a.batch.Set(k, v, nil)
+		a.err = a.other.Set(k, v, nil)
 	}
 }
 
 func (a *applier) del(k []byte) {
 	if a.err == nil {
-		a.err = a.batch.Delete(k, nil)
+		a.err = a.other.Delete(k, nil)
+	}
+}
+
+// delOnce deletes a message or a posting. Their keys are set once and never again,
+// so that the two can meet and vanish at a flush; a plain deletion would have to
+// be carried through all levels of the store.
+func (a *applier) delOnce(k []byte) {
+	if a.err == nil {
+		a.err = a.other.SingleDelete(k, nil)
 	}
 }
 
 func (a *applier) delPrefix(prefix []byte) {
 	if a.err == nil {
-		a.err = a.batch.DeleteRange(prefix, upperBound(prefix), nil)
+		a.err = a.other.DeleteRange(prefix, upperBound(prefix), nil)
 	}
 }
 

@@ -76,6 +76,8 @@ type Store struct {
 	// observed, and by Locked.
 	mu    sync.Mutex
 	state *state
+	// scratch is the applying goroutine's.
+	scratch scratch
 
 	db      atomic.Pointer[generation]
 	applied atomic.Uint64 // raft index

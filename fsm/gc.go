@@ -227,7 +227,7 @@ func collectSome(db *pebble.DB, f *filter, low session.Pos, count *stored) (int,
 	var gone collected
 	for i, p := range dead {
 		if err == nil && !ranged {
-			err = b.Delete(postingKey(f.id, p), nil)
+			err = b.SingleDelete(postingKey(f.id, p), nil)
 		}
 		switch {
 		case err != nil:
@@ -284,7 +284,7 @@ func (g *collected) message(db *pebble.DB, b *pebble.Batch, filter uint64, p ses
 func (g *collected) drop(b *pebble.Batch, p session.Pos, size uint64) error {
 	g.messages++
 	g.bytes += size
-	return b.Delete(messageKey(p), nil)
+	return b.SingleDelete(messageKey(p), nil)
 }
 
 // adopt looks after what an earlier process, or the maker of a snapshot, left:

@@ -50,9 +50,15 @@ func messageKey(p session.Pos) []byte {
 }
 
 func postingKey(filter uint64, p session.Pos) []byte {
-	k := make([]byte, 0, 17)
-	k = binary.BigEndian.AppendUint64(append(k, keyPosting), filter)
-	return binary.BigEndian.AppendUint64(k, uint64(p))
+	k := make([]byte, 17)
+	putPostingKey(k, filter, p)
+	return k
+}
+
+func putPostingKey(k []byte, filter uint64, p session.Pos) {
+	k[0] = keyPosting
+	binary.BigEndian.PutUint64(k[1:], filter)
+	binary.BigEndian.PutUint64(k[9:], uint64(p))
 }
 
 func parsePosting(k []byte) (filter uint64, p session.Pos, err error) {

@@ -6,7 +6,6 @@ import (
 
 	"github.com/mqcluster/mqcluster/fsm/logpb"
 	"github.com/mqcluster/mqcluster/session"
-	"google.golang.org/protobuf/proto"
 )
 
 func (a *applier) publishItem(c *logpb.Publish, r *Result) {
@@ -43,9 +42,9 @@ func (a *applier) publish(p session.Pos, m *session.Message) bool {
 	if m.Retain {
 		a.retain(p, m)
 	}
-	plain := a.table.plain.Load().Match(nil, m.Topic)
-	shared := a.table.shared.Load().Match(nil, m.Topic)
-	var owed []*filter
+	a.plain = a.table.plain.Load().Match(a.plain[:0], m.Topic)
+	a.shared = a.table.shared.Load().Match(a.shared[:0], m.Topic)
+	plain, shared, owed := a.plain, a.shared, a.owed[:0]
 	if m.QoS > 0 {
 		for _, f := range plain {
 			if f.queueing > 0 {
@@ -70,8 +69,9 @@ func (a *applier) publish(p session.Pos, m *session.Message) bool {
 			}
 		}
 	}
+	a.owed = owed
 	if len(owed) > 0 {
-		a.post(p, messageRecord(m), owed)
+		a.post(p, m, owed)
 	}
 	a.emit(Event{Kind: EventMessage, Pos: p, Message: m, Picks: picks})
 	return len(plain)+len(picks) > 0
@@ -90,30 +90,44 @@ type unreadPosting struct {
 }
 
 // post stores a message, once, and a posting for each filter that is owed it.
-func (a *applier) post(p session.Pos, rec *logpb.Message, owed []*filter) {
+// It keeps neither owed nor its order.
+func (a *applier) post(p session.Pos, m *session.Message, owed []*filter) {
 	// A trie gives its matches in no order that two nodes would agree on.
 	slices.SortFunc(owed, func(a, b *filter) int { return cmp.Compare(a.id, b.id) })
-	size, alone := recordSize(rec), uint64(0)
+	size, alone := uint64(m.Size()), uint64(0)
 	if len(owed) == 1 {
 		alone = size
 	}
 	for _, f := range owed {
-		rec.Filters = append(rec.Filters, f.id)
 		n, sum := f.posted.Load()+1, f.bytes.Load()+size
-		a.scratch = appendTally(a.scratch[:0], n, sum, alone)
-		a.set(postingKey(f.id, p), a.scratch)
+		a.posting(f.id, p, n, sum, alone)
 		f.posted.Store(n)
 		f.bytes.Store(sum)
 		f.last.Store(uint64(p))
+	}
+	a.message(p, sizeRecord(m, owed), func(dst []byte) []byte { return appendRecord(dst, m, owed) })
+	a.stored.post(size, len(owed))
+	a.noteUnread(p, m, owed)
+}
+
+// noteUnread remembers a message that a shared subscription is owed until reads
+// of the store see it.
+func (a *applier) noteUnread(p session.Pos, m *session.Message, owed []*filter) {
+	if !slices.ContainsFunc(owed, func(f *filter) bool { return f.group != nil }) {
+		return
+	}
+	rec := messageRecord(m)
+	for _, f := range owed {
+		rec.Filters = append(rec.Filters, f.id)
+	}
+	if a.unread == nil {
+		a.unread = map[*filter][]unreadPosting{}
+	}
+	for _, f := range owed {
 		if f.group != nil {
-			if a.unread == nil {
-				a.unread = map[*filter][]unreadPosting{}
-			}
 			a.unread[f] = append(a.unread[f], unreadPosting{p, rec})
 		}
 	}
-	a.setProto(messageKey(p), rec)
-	a.stored.post(size, len(owed))
 }
 
 // retain keeps the newest message of a topic; an empty one clears it
@@ -125,11 +139,7 @@ func (a *applier) retain(p session.Pos, m *session.Message) {
 		a.del(k)
 		return
 	}
-	v, err := proto.MarshalOptions{Deterministic: true}.MarshalAppend(uint64Value(uint64(p)), messageRecord(m))
-	if err != nil && a.err == nil {
-		a.err = err
-	}
-	a.set(k, v)
+	a.set(k, appendRecord(uint64Value(uint64(p)), m, nil))
 }
 
 // choose takes a member of a shared subscription: one with a connection if

@@ -102,9 +102,7 @@ func (a *applier) pass(s *sess, n *sub, w unreadPosting, ended bool) bool {
 		s.rec.Inflight = withoutPos(s.rec.Inflight, uint64(w.pos))
 	}
 	if to.sub.QoS > 0 {
-		rec := proto.CloneOf(w.msg)
-		rec.Filters = nil
-		a.post(p, rec, []*filter{to.sub.filter})
+		a.post(p, messageOf(w.msg), []*filter{to.sub.filter})
 	}
 	if to.sess.rec.Owner == a.node {
 		a.emit(Event{Kind: EventAssigned, Client: to.sess.rec.Client, Pos: p})
@@ -114,9 +112,9 @@ func (a *applier) pass(s *sess, n *sub, w unreadPosting, ended bool) bool {
 
 // unpost takes a posting back, and the message if it has no other.
 func (a *applier) unpost(f *filter, w unreadPosting) {
-	a.del(postingKey(f.id, w.pos))
+	a.delOnce(postingKey(f.id, w.pos))
 	if len(w.msg.Filters) == 1 {
-		a.del(messageKey(w.pos))
+		a.delOnce(messageKey(w.pos))
 		a.stored.drop(recordSize(w.msg))
 	} else {
 		a.loose = append(a.loose, w.pos)

@@ -56,15 +56,6 @@ type outline struct {
 	stamp, expiresAt int64
 }
 
-// The fields of logpb.Message that outlineOf reads.
-const (
-	fieldTopic      protowire.Number = 1
-	fieldPayload    protowire.Number = 2
-	fieldProperties protowire.Number = 3
-	fieldStamp      protowire.Number = 7
-	fieldExpiresAt  protowire.Number = 8
-)
-
 // outlineOf reads a message's record without making anything of it: a scan reads
 // millions.
 func outlineOf(v []byte) (outline, error) {
