@@ -188,19 +188,20 @@ func (l *crowd) stop() {
 	}
 	wg.Wait()
 	time.Sleep(willLate + max(willDelay, willGrace)*time.Second) // for wills that are due
+	// Together, so that a cluster that does not come back is not waited for by each.
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
 	for _, s := range l.subs {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		if err := s.Stay(ctx); err != nil {
 			l.x.t.Error(err)
 		}
-		cancel()
 	}
+	ctx, cancel = context.WithTimeout(context.Background(), 2*patience)
+	defer cancel()
 	for _, s := range l.subs {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
 		if err := s.AwaitQuiet(ctx, quietEnough); err != nil {
 			l.x.t.Error(err)
 		}
-		cancel()
 		s.Stop()
 	}
 }

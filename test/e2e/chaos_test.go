@@ -31,13 +31,20 @@ func TestChaosPlan(t *testing.T) {
 	}
 	kinds := able(faultKinds(), have, chaosSetting(t, "CHAOS_KINDS", regexp.MustCompile(""), regexp.Compile))
 	var rows []string
+	befell := map[string]int{}
 	for i := range uint64(plans) {
 		p := newPlan(seed+i, duration, kinds)
 		t.Run(fmt.Sprintf("seed %d", p.seed), func(t *testing.T) {
 			var report *history.Report
 			defer func() { rows = append(rows, row(p, report, t.Failed())) }()
-			report = runPlan(t, p, have)
+			report = runPlan(t, p, have, befell)
 		})
+	}
+	for _, k := range kinds {
+		t.Logf("%3d times  %s", befell[k.name], k.name)
+		if plans >= 20 && befell[k.name] < enough {
+			t.Errorf("%q befell the cluster %d times, at least %d are needed", k.name, befell[k.name], enough)
+		}
 	}
 	t.Logf("\n%20s %6s %8s %8s %5s %8s %10s\n%s", "seed", "faults", "offered", "acked", "share", "silence", "violations", strings.Join(rows, "\n"))
 }
@@ -87,8 +94,9 @@ func able(kinds []*faultKind, have ability, want *regexp.Regexp) (out []*faultKi
 	return out
 }
 
-// runPlan runs one plan.
-func runPlan(t *testing.T, p plan, have ability) *history.Report {
+// runPlan runs one plan and counts the faults that befell the cluster. If that
+// does not come back, what its clients lost is judged all the same.
+func runPlan(t *testing.T, p plan, have ability, befell map[string]int) (report *history.Report) {
 	t.Logf("%v", p)
 	c := NewCluster(t, Options{Proxy: true, Disks: have&needDisks != 0, Wall: have&needWall != 0, Flags: []string{"--drain.isolated-after", "2s",
 		"--drain.grace", fmt.Sprintf("%ds", willGrace),
@@ -97,17 +105,27 @@ func runPlan(t *testing.T, p plan, have ability) *history.Report {
 	c.add() // a spare, whose address clients know
 	x := &chaos{Cluster: c, run: c.Record(t), random: rand.New(rand.NewPCG(p.seed, 1))}
 	l := startLoad(x)
+	judge := func() *history.Report {
+		l.stop()
+		x.keep(p)
+		return x.run.Judge(l.options(p))
+	}
+	defer func() {
+		if report == nil {
+			x.repair()
+			judge()
+		}
+	}()
 	l.await(200)
 	start := time.Now()
 	for i, f := range p.faults {
 		time.Sleep(max(gap, time.Until(start.Add(f.at))))
 		x.befall(i, f, time.Since(start))
+		befell[f.kind.name]++
 		l.await(20)
 	}
 	l.await(200)
-	l.stop()
-	x.keep(p)
-	report := x.run.Judge(l.options(p))
+	report = judge()
 	snapshots := 0
 	for _, n := range c.Nodes {
 		snapshots += strings.Count(n.Log(), "snapshot complete")
@@ -117,6 +135,19 @@ func runPlan(t *testing.T, p plan, have ability) *history.Report {
 	}
 	noGhosts(t, c)
 	return report
+}
+
+// repair ends the fault of a run that failed meanwhile.
+func (x *chaos) repair() {
+	x.Net.Heal()
+	for _, n := range x.Nodes {
+		if n.Disk != nil {
+			n.Disk.Thaw()
+		}
+		if n.Running() && n.paused {
+			n.Resume()
+		}
+	}
 }
 
 // keep writes the history to the folder that CHAOS_HISTORY names, if it does.
