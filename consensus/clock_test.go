@@ -27,14 +27,14 @@ func TestClock(t *testing.T) {
 			[]int64{5, 15},
 		},
 		{
-			"behind wall time: a tenth faster", start.UnixMilli() - 50_000,
+			"behind wall time: a hundredth faster", start.UnixMilli() - 50_000,
 			[]reading{{10 * time.Second, 10 * time.Second}, {20 * time.Second, 20 * time.Second}},
-			[]int64{-50_000 + 11_000, -50_000 + 22_000},
+			[]int64{-50_000 + 10_100, -50_000 + 20_200},
 		},
 		{
-			"ahead of wall time: a tenth slower, never back", start.UnixMilli() + 60_000,
+			"ahead of wall time: a hundredth slower, never back", start.UnixMilli() + 60_000,
 			[]reading{{10 * time.Second, 10 * time.Second}, {10 * time.Second, 0}, {20 * time.Second, 20 * time.Second}},
-			[]int64{60_000 + 9_000, 60_000 + 9_000, 60_000 + 18_000},
+			[]int64{60_000 + 9_900, 60_000 + 9_900, 60_000 + 19_800},
 		},
 		{
 			"a small gap is closed and not overshot", start.UnixMilli() - 100,
@@ -49,7 +49,7 @@ func TestClock(t *testing.T) {
 		{
 			"a small step of wall time is followed slowly", start.UnixMilli(),
 			[]reading{{time.Second, time.Second}, {2 * time.Second, 2*time.Second + 30*time.Second}},
-			[]int64{1000, 2100},
+			[]int64{1000, 2010},
 		},
 		{
 			"a large one is not", start.UnixMilli(),
@@ -85,11 +85,11 @@ func TestClockKeepsFractions(t *testing.T) {
 	start := time.UnixMilli(1_000_000_000)
 	c := NewClock(start.UnixMilli()-1000, 0, start)
 	var got int64
-	for i := range 100_000 { // 10 s in steps of 0.1 ms
+	for i := range 1_000_000 { // 100 s in steps of 0.1 ms
 		d := time.Duration(i+1) * 100 * time.Microsecond
 		got = c.Stamp(d, start.Add(d))
 	}
-	if want := start.UnixMilli() + 10_000; got != want {
+	if want := start.UnixMilli() + 100_000; got != want {
 		t.Errorf("after many small steps %d ms off", got-want)
 	}
 }
