@@ -311,33 +311,59 @@ func (n *testNode) mustSend(t *testing.T, item *logpb.Item, ch chan fsm.Result) 
 
 func TestWaitApplied(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, 3, nil)
+	// Neither an election nor a lease that runs out on a busy machine is what this
+	// test is about.
+	c := newCluster(t, 3, func(cfg *Config) {
+		cfg.HeartbeatTimeout, cfg.LeaderLease, cfg.Lease = time.Second, time.Second, 30*time.Second
+	})
 	c.leased()
 	leader, f := c.leader(), c.followers()[0]
-	r, err := leader.Propose(t.Context(), publish("x", 1))
-	if err != nil {
-		t.Fatal(err)
-	}
 	if _, err := f.WaitApplied(t.Context(), 1); !errors.Is(err, ErrNotLeader) {
 		t.Errorf("on a follower: %v", err)
 	}
-	start := time.Now()
-	if missing, err := leader.WaitApplied(t.Context(), r.Pos.Index()); err != nil {
-		t.Fatal(missing, err)
+	quickest := time.Hour // of five, because a busy machine is slow now and then
+	for i := range 5 {
+		r, err := leader.Propose(t.Context(), publish("x", i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		if missing, err := leader.WaitApplied(t.Context(), r.Pos.Index()); err != nil {
+			t.Fatal(missing, err)
+		}
+		quickest = min(quickest, time.Since(start))
 	}
-	if d := time.Since(start); d > time.Second/2 {
-		t.Errorf("took %v", d)
+	if quickest > time.Second/2 {
+		t.Errorf("took at least %v", quickest)
 	}
 	f.fsm.stall.Lock()
-	if r, err = leader.Propose(t.Context(), publish("x", 2)); err != nil {
+	r, err := leader.Propose(t.Context(), publish("x", 5))
+	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-	defer cancel()
-	missing, err := leader.WaitApplied(ctx, r.Pos.Index())
-	if d := cmp.Diff([]string{f.name}, missing); d != "" || err == nil {
-		t.Errorf("missing: %s, %v", d, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	type answer struct {
+		missing []string
+		err     error
 	}
+	done := make(chan answer)
+	go func() {
+		missing, err := leader.WaitApplied(ctx, r.Pos.Index())
+		done <- answer{missing, err}
+	}()
+	eventually(t, "only one node has not applied", func() bool {
+		return cmp.Equal([]string{f.name}, leader.granter.behind(r.Pos.Index()))
+	})
+	select {
+	case a := <-done:
+		t.Errorf("a node has not applied, and WaitApplied returned %v, %v", a.missing, a.err)
+	default:
+		cancel()
+		if a := <-done; !cmp.Equal([]string{f.name}, a.missing) || !errors.Is(a.err, context.Canceled) {
+			t.Errorf("missing: %v, %v", a.missing, a.err)
+		}
+	}
+	cancel()
 	f.fsm.stall.Unlock()
 	if missing, err := leader.WaitApplied(t.Context(), r.Pos.Index()); err != nil {
 		t.Error(missing, err)
