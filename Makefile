@@ -38,6 +38,7 @@ BASE ?= HEAD
 COUNT ?= 6
 BENCH ?= .
 PAHO ?=
+E2E_PARALLEL ?= 4
 CHAOS_PLANS ?= 20
 CHAOS_DURATION ?= 90s
 
@@ -92,8 +93,8 @@ race: ## unit tests under the race detector (needs a C compiler); PKGS, RUN
 	CGO_ENABLED=1 $(call gotest,-race -timeout 15m $(test_flags) $(units),race)
 
 .PHONY: e2e
-e2e: build ## all tests with real processes; RUN, E2E_LONG=1
-	$(e2e) $(call gotest,-count=1 -timeout 30m $(test_flags) ./test/e2e/...,e2e)
+e2e: build ## all tests with real processes; RUN, E2E_LONG=1, E2E_PARALLEL
+	$(e2e) $(call gotest,-count=1 -timeout 30m -parallel $(E2E_PARALLEL) $(test_flags) ./test/e2e/...,e2e)
 
 .PHONY: chaos
 chaos: build ## real clusters under 20 plans of faults of 90 s; CHAOS_PLANS, CHAOS_DURATION, CHAOS_KINDS, E2E_SEED
@@ -109,9 +110,9 @@ quickstart: build ## the README's three machines, as it stands (needs haproxy, m
 	test/quickstart.sh $(PROGRAM)
 
 .PHONY: conformance
-conformance: build ## the Eclipse Paho suite; PAHO=folder of a copy of paho.mqtt.testing
+conformance: build ## the Eclipse Paho suites, also while nodes are killed; PAHO=interoperability folder of paho.mqtt.testing
 	@test -n '$(PAHO)' || { echo 'conformance: say where the suite lies: make conformance PAHO=folder' >&2; exit 2; }
-	$(e2e) bash test/conformance/run.sh '$(PAHO)'
+	$(e2e) python3 test/conformance/run.py '$(PAHO)'
 
 .PHONY: fuzz
 fuzz: ## fuzz every decoder for FUZZTIME (5s) each; PKGS
