@@ -22,6 +22,7 @@ import (
 func main() {
 	details := flag.Bool("details", true, "print what failed and what was skipped")
 	closing := flag.Bool("closing", true, "print the closing line")
+	slowest := flag.Int("slowest", 0, "print how long so many of the slowest tests took")
 	flag.Parse()
 	s := newSummary()
 	for _, path := range flag.Args() {
@@ -33,6 +34,7 @@ func main() {
 	if *details {
 		s.details(os.Stdout)
 	}
+	s.slow(os.Stdout, *slowest)
 	if *closing {
 		fmt.Println(s.closing())
 	}
@@ -46,6 +48,7 @@ func main() {
 type event struct {
 	Action, Package, Test, Output string
 	ImportPath, FailedBuild       string
+	Elapsed                       float64 // seconds
 }
 
 // outcome of a test, the worst last.
@@ -68,10 +71,11 @@ type summary struct {
 	reports  []id            // failed or skipped, in the order of their ends
 	builds   map[string][]string
 	broken   []string // packages that failed without a failed test
+	elapsed  map[id]float64
 }
 
 func newSummary() *summary {
-	return &summary{outcomes: map[id]outcome{}, output: map[id][]string{}, builds: map[string][]string{}}
+	return &summary{outcomes: map[id]outcome{}, output: map[id][]string{}, builds: map[string][]string{}, elapsed: map[id]float64{}}
 }
 
 func (s *summary) readFile(path string) error {
@@ -115,6 +119,9 @@ type run struct {
 
 func (r *run) take(e event) {
 	key := id{e.Package, e.Test}
+	if e.Test != "" && !strings.Contains(e.Test, "/") {
+		r.elapsed[key] = max(r.elapsed[key], e.Elapsed)
+	}
 	switch e.Action {
 	case "build-output":
 		r.builds[e.ImportPath] = append(r.builds[e.ImportPath], e.Output)
@@ -223,6 +230,17 @@ func (s *summary) details(w io.Writer) {
 			continue
 		}
 		fmt.Fprintf(w, "failed: %s %s\n%s", key.pkg, key.test, strings.Join(s.output[key], ""))
+	}
+}
+
+// slow prints the n tests that took longest, and how long; a test that was parallel
+// shared that time with others.
+func (s *summary) slow(w io.Writer, n int) {
+	all := slices.SortedFunc(maps.Keys(s.elapsed), func(a, b id) int {
+		return cmp.Or(cmp.Compare(s.elapsed[b], s.elapsed[a]), cmp.Compare(a.pkg, b.pkg), cmp.Compare(a.test, b.test))
+	})
+	for _, key := range all[:min(n, len(all))] {
+		fmt.Fprintf(w, "%7.1f s %s %s\n", s.elapsed[key], key.pkg, key.test)
 	}
 }
 

@@ -116,3 +116,21 @@ func TestBrokenReport(t *testing.T) {
 		t.Error("half an event was taken")
 	}
 }
+
+func TestSlow(t *testing.T) {
+	s := newSummary()
+	run := `{"Action":"pass","Package":"p","Test":"A","Elapsed":1.25}
+{"Action":"pass","Package":"p","Test":"B/sub","Elapsed":9}
+{"Action":"pass","Package":"p","Test":"B","Elapsed":10.5}
+{"Action":"fail","Package":"q","Test":"C","Elapsed":2}
+{"Action":"pass","Package":"q","Elapsed":20}
+`
+	if err := s.read(strings.NewReader(run)); err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	s.slow(&out, 2)
+	if d := cmp.Diff("   10.5 s p B\n    2.0 s q C\n", out.String()); d != "" {
+		t.Error(d)
+	}
+}
