@@ -19,7 +19,7 @@ const (
 // is behind, has little in memory, and nothing of a SUBSCRIBE is to go first.
 func (c *client) mayRead() bool {
 	o := &c.out
-	return o.behind && !o.closing && o.queue.len() < max(o.chunk/2, 1) &&
+	return o.behind && !o.closing && o.queue.len() < max(o.chunk/2, 1) && o.queueBytes <= c.b.cfg.MaxQueuedBytes &&
 		(len(o.feeds) == 0 || !o.feeds[0].reached)
 }
 

@@ -58,6 +58,7 @@ type node struct {
 	pending   []func(fsm.Result) // of the pack that is being applied
 	dead      atomic.Bool        // items are lost
 	unleased  atomic.Bool
+	held      *held // marks are not submitted
 	scarce    atomic.Bool
 	denied    atomic.Pointer[func(publish bool, topic string) bool]
 	version   atomic.Uint64
@@ -70,7 +71,7 @@ func newCluster(t testing.TB, size int, cfg Config) *cluster {
 	c := &cluster{t: t, done: make(chan struct{})}
 	c.cond.L = &c.mu
 	for i := range size {
-		n := &node{c: c, id: fmt.Sprintf("n%d", i+1)}
+		n := &node{c: c, id: fmt.Sprintf("n%d", i+1), held: new(held)}
 		var err error
 		n.store, err = fsm.Open(t.Context(), fsm.Config{Dir: "state", Node: n.id, FS: vfs.NewMem()}, fsm.Deps{
 			Observe: n.observe,
@@ -266,8 +267,43 @@ func (n *node) Submit(item *logpb.Item, done func(fsm.Result)) {
 		if err != nil {
 			panic(err)
 		}
-		n.c.submit(submitted{n, data, done})
+		s := submitted{n, data, done}
+		if item.GetOutbound() == nil || !n.held.keep(s) {
+			n.c.submit(s)
+		}
 	}
+}
+
+// held are marks that take their time on the way to the log.
+type held struct {
+	mu   sync.Mutex
+	on   bool
+	kept []submitted
+}
+
+// holdMarks keeps the marks of a node back until letMarks.
+func (n *node) holdMarks() {
+	n.held.mu.Lock()
+	defer n.held.mu.Unlock()
+	n.held.on = true
+}
+
+func (n *node) letMarks() {
+	n.held.mu.Lock()
+	defer n.held.mu.Unlock()
+	for _, s := range n.held.kept {
+		n.c.submit(s)
+	}
+	n.held.on, n.held.kept = false, nil
+}
+
+func (h *held) keep(s submitted) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.on {
+		h.kept = append(h.kept, s)
+	}
+	return h.on
 }
 
 func (n *node) Locked(f func(session.Pos, func() fsm.View)) { n.store.Locked(f) }

@@ -36,7 +36,7 @@ type outgoing struct {
 	zeroBytes int
 
 	queue      fifo[message]
-	queueBytes int
+	queueBytes int // of queue and line
 
 	// feeds are the subscribes whose retained messages are being read. What the
 	// log publishes after them waits in the last one's held queues, or in the log.
@@ -62,14 +62,14 @@ type outgoing struct {
 	resumed, again map[session.Pos]session.Out
 	taken          map[uint16]struct{} // packet ids of both that are not in use yet
 
-	lastID   uint16
-	flights  map[uint16]flight
-	marking  []message                // whose packet ids are to be in the log before the first PUBLISH
-	marks    []*logpb.Out             // later states that are to be in the log
-	rels     []uint16                 // whose PUBREL follows when marks are
-	sendable fifo[message]            // that were marking and are in the log
-	kept     map[session.Pos]struct{} // retained messages whose state is in the log
-	aliases  map[string]uint16
+	lastID  uint16
+	flights map[uint16]flight
+	line    line
+	marking []uint64                 // numbers in line of those whose marks are to be made
+	marks   []*logpb.Out             // later states that are to be in the log
+	rels    []uint16                 // whose PUBREL follows when marks are
+	kept    map[session.Pos]struct{} // retained messages whose state is in the log
+	aliases map[string]uint16
 
 	acks    fifo[ack]
 	ackBase uint64              // number of the first in acks
@@ -126,9 +126,10 @@ type flight struct {
 
 // drop forgets all that is queued.
 func (o *outgoing) drop() {
-	o.zero, o.queue, o.sendable = fifo[piece]{}, fifo[message]{}, fifo[message]{}
+	o.dropLine()
+	o.zero, o.queue = fifo[piece]{}, fifo[message]{}
 	o.zeroCount, o.zeroBytes, o.queueBytes = 0, 0, 0
-	o.marking, o.rels = nil, nil
+	o.rels = nil
 }
 
 // pushZero queues messages of QoS 0; those that do not fit are dropped.

@@ -20,15 +20,15 @@ func (c *client) submitMarks() {
 	o := &c.out
 	marks, rels, sending := o.marks, o.rels, o.marking
 	o.marks, o.rels, o.marking = nil, nil, nil
-	c.mu.Unlock()
-	for i := range sending {
-		m := &sending[i]
+	for _, n := range sending {
+		m := o.line.at(n)
 		mark := &logpb.Out{Pos: uint64(m.pos), PacketId: uint32(m.id), State: uint32(session.OutSent)}
 		if !m.owed {
 			mark.Message = record(m.m)
 		}
 		marks = append(marks, mark)
 	}
+	c.mu.Unlock()
 	if len(marks) == 0 {
 		return
 	}
@@ -36,8 +36,9 @@ func (c *client) submitMarks() {
 	c.b.deps.Log.Submit(item, func(r fsm.Result) { c.marked(r, rels, sending) })
 }
 
-// marked sends what waited for its mark.
-func (c *client) marked(r fsm.Result, rels []uint16, sending []message) {
+// marked sends what waited for its mark, and what comes behind it. sending are
+// numbers in the line.
+func (c *client) marked(r fsm.Result, rels []uint16, sending []uint64) {
 	if r.Err != nil {
 		// The next connection finds what the log has; this one cannot go on.
 		c.shut(shutdown{reason: c.b.goneReason(), will: true})
@@ -53,9 +54,12 @@ func (c *client) marked(r fsm.Result, rels []uint16, sending []message) {
 		o.control = codec.AppendAck(o.control, c.version, codec.TypePubrel, id, 0)
 	}
 	noted := r.Found[len(r.Found)-len(sending):]
-	for i, m := range sending {
+	for i, n := range sending {
+		m := o.line.at(n)
+		m.ready = true
 		if !noted[i] {
 			// The queue was over its limit and has given it up meanwhile.
+			m.gone = true
 			delete(o.flights, m.id)
 			c.settle(m.pos)
 			continue
@@ -63,7 +67,6 @@ func (c *client) marked(r fsm.Result, rels []uint16, sending []message) {
 		if m.topic != nil {
 			c.settleTopic(m.topic) // from here on its own record brings it on
 		}
-		o.sendable.push(m)
 	}
 	c.wake()
 }

@@ -284,14 +284,14 @@ func (c *client) finish() {
 			rel.Will, rel.Grace = o.end.will, o.end.grace
 		}
 	}
-	due := !o.lost && !o.freed
-	if due {
-		c.complete(rel)
-	}
 	// The writer still has to write DISCONNECT, and nothing else.
 	if !o.closing {
 		o.closing = true
 		o.drop()
+	}
+	due := !o.lost && !o.freed
+	if due {
+		c.complete(rel)
 	}
 	c.cond.Broadcast()
 	c.mu.Unlock()

@@ -33,7 +33,7 @@ func (c *client) wakeClosing() {
 // wakeIfSendable wakes the writer when an acknowledgement has made room.
 func (c *client) wakeIfSendable() {
 	o := &c.out
-	if o.queue.len() > 0 || o.sendable.len() > 0 || o.behind || len(o.feeds) > 0 {
+	if o.queue.len() > 0 || o.line.ready() || o.behind || len(o.feeds) > 0 {
 		c.wake()
 	}
 }
@@ -154,15 +154,18 @@ func (c *client) fill(b []byte) []byte {
 		return b
 	}
 	var sent [3]int
-	for o.sendable.len() > 0 && len(b) < bufSize {
-		m := o.sendable.pop()
-		b = c.encode(b, &m)
-		sent[2]++
+	for o.line.ready() && len(b) < bufSize {
+		m := o.line.pop()
+		o.queueBytes -= m.m.Size()
+		if !m.gone {
+			b = c.encode(b, &m.message)
+			sent[m.qos]++
+		}
 	}
 	for o.queue.len() > 0 && len(b) < bufSize && len(o.flights) < c.window {
 		m := o.queue.pop()
-		o.queueBytes -= m.m.Size()
 		if c.launch(&m) {
+			o.queueBytes -= m.m.Size()
 			b = c.encode(b, &m)
 			sent[m.qos]++
 		}
@@ -186,8 +189,8 @@ func (c *client) fill(b []byte) []byte {
 	return b
 }
 
-// launch gives m a packet id and makes it one of the flights. It reports false
-// when m is not to be written now, or not at all.
+// launch gives m, which was popped from the queue, a packet id and makes it one of
+// the flights. It reports false when m is not to be written now, or not at all.
 func (c *client) launch(m *message) bool {
 	o := &c.out
 	if m.m.ExpiresAt != 0 && m.m.ExpiresAt <= c.b.clock.millis() && m.id == 0 {
@@ -198,6 +201,7 @@ func (c *client) launch(m *message) bool {
 		if m.topic != nil {
 			c.settleTopic(m.topic)
 		}
+		o.queueBytes -= m.m.Size()
 		return false
 	}
 	resumed := m.id != 0
@@ -206,11 +210,14 @@ func (c *client) launch(m *message) bool {
 	}
 	delete(o.taken, m.id)
 	o.fly(m.id, flight{pos: m.pos, qos: m.qos, owed: m.owed, logged: m.logged, topic: m.topic})
-	if m.logged && !resumed {
-		o.marking = append(o.marking, *m)
-		return false
+	waits := m.logged && !resumed
+	if !waits && o.line.q.len() == 0 {
+		return true
 	}
-	return true
+	if n := o.line.push(m, !waits); waits {
+		o.marking = append(o.marking, n)
+	}
+	return false
 }
 
 func (c *client) appendPiece(b []byte, p *piece) ([]byte, int) {
