@@ -19,6 +19,7 @@ import (
 // same time, clears included: afterwards every node gives the same, and who was
 // subscribed all the time saw the same last.
 func TestRetainedAgrees(t *testing.T) {
+	t.Parallel()
 	c := NewCluster(t, Options{})
 	const topics = 20
 	var live []*Client
@@ -105,6 +106,7 @@ func lastByTopic(c *Client, want int) map[string]string {
 // TestSubackMeansSubscribed subscribes again and again on the nodes while messages
 // flow on all of them: whatever is published after a SUBACK arrives.
 func TestSubackMeansSubscribed(t *testing.T) {
+	t.Parallel()
 	for qos := range byte(3) {
 		t.Run(fmt.Sprintf("QoS %d", qos), func(t *testing.T) {
 			c := NewCluster(t, Options{})
@@ -156,6 +158,7 @@ func awaitEvents(t *testing.T, r *Run, kind history.Kind, n int) {
 // subscriber never ends with a value older than the newest acknowledged one, and
 // sees no value twice.
 func TestRetainedOnSubscribe(t *testing.T) {
+	t.Parallel()
 	c := NewCluster(t, Options{})
 	w := c.Nodes[0].Connect(clean("race-writer"))
 	rounds := scaled(30)

@@ -17,6 +17,7 @@ import (
 // comes back by a snapshot, with queues, retained messages and subscriptions, and
 // its clients are served.
 func TestCatchUpBySnapshot(t *testing.T) {
+	t.Parallel()
 	c := NewCluster(t, Options{Proxy: true, Flags: []string{"--raft.snapshot-interval", "1s", "--raft.snapshot-threshold", "100", "--raft.trailing-logs", "20", "--drain.isolated-after", "2s"}})
 	away, leader := c.Followers()[0], c.Leader()
 	keep := away.Connect(persistent("keep", 3600))
@@ -58,6 +59,7 @@ func TestCatchUpBySnapshot(t *testing.T) {
 // leader and that hears nothing: their claims are carried out, and their node gives
 // them up. When it hears again they must not count as connected for ever.
 func TestConnectOfUnknownOutcome(t *testing.T) {
+	t.Parallel()
 	c := NewCluster(t, Options{Proxy: true, Flags: []string{"--drain.isolated-after", "2s"}})
 	deaf, leader := c.Followers()[0], c.Leader()
 	for _, n := range c.Nodes {

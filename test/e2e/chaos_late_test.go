@@ -13,6 +13,7 @@ import (
 // at another one: what the first node still has of it, and forwards when it goes
 // on, must not arrive after what was published since.
 func TestLateQoS0(t *testing.T) {
+	t.Parallel()
 	c := NewCluster(t, Options{})
 	hung := c.Followers()[0]
 	var others []*Node

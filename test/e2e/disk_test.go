@@ -50,6 +50,7 @@ func fillDisks(t *testing.T, leave int64, nodes ...*Node) {
 // all is as before.
 func TestDiskFull(t *testing.T) {
 	mustMount(t)
+	t.Parallel()
 	c := NewCluster(t, Options{Disks: true})
 	pids := map[*Node]int{}
 	for _, n := range c.Nodes {
@@ -143,7 +144,10 @@ func TestDiskFull(t *testing.T) {
 	}
 	c.WaitWhole()
 	again := other.Connect(clean("again"))
-	again.Pub("again", 1, false, "x")
+	await(t, patience, func() bool { // a node looks at its disk now and then
+		ack, err := again.PublishAcked(rawmqtt.Publish{Topic: "again", QoS: 1, ID: again.next(), Payload: []byte("x")})
+		return err == nil && ack.Reason == 0
+	}, func() string { return "durable publishes are refused though there is room" })
 	alive(t, pids, "afterwards")
 	run.Finish(keep)
 	run.Judge(history.Options{MinAcked: 1000, MinOwed: 1000, TakeoverGrace: 10 * time.Second})
@@ -155,6 +159,7 @@ func TestDiskFull(t *testing.T) {
 // started again it catches up, and nothing acknowledged is lost.
 func TestDiskHung(t *testing.T) {
 	mustMount(t)
+	t.Parallel()
 	c := NewCluster(t, Options{Disks: true})
 	for _, who := range []string{"leader", "follower"} {
 		t.Run(who, func(t *testing.T) {

@@ -17,6 +17,7 @@ const workingAgain = 3 * time.Second
 // TestKillNode kills a node under 1,000 messages a second of QoS 1: the leader,
 // the publisher's, the persistent subscriber's.
 func TestKillNode(t *testing.T) {
+	t.Parallel()
 	c := NewCluster(t, Options{})
 	for _, tt := range []struct {
 		name   string

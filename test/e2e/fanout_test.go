@@ -15,6 +15,7 @@ import (
 // TestSameFilterEverywhere subscribes to one filter on every node and publishes on
 // every node: each subscriber gets each message once.
 func TestSameFilterEverywhere(t *testing.T) {
+	t.Parallel()
 	c := NewCluster(t, Options{})
 	for qos := range byte(3) {
 		t.Run(fmt.Sprintf("QoS %d", qos), func(t *testing.T) {
@@ -40,6 +41,7 @@ func TestSameFilterEverywhere(t *testing.T) {
 // the same topic beside it: the group gets each message once, every plain
 // subscriber too.
 func TestSharedGroup(t *testing.T) {
+	t.Parallel()
 	c := NewCluster(t, Options{})
 	for _, tt := range []struct {
 		name       string

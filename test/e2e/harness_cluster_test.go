@@ -293,18 +293,27 @@ func (c *Cluster) close() {
 	}
 }
 
-// freeAddress returns an address of 127.0.0.1 that nobody listens at. Its port is
-// below those that the kernel gives to outgoing connections, so that it stays
-// free until the node, or its restart, wants it.
+// freeAddress returns an address of 127.0.0.1 that nobody listens at, and that is
+// the test's until it ends: tests run beside each other, and the port of a node
+// that has not started yet, or was killed, is free. An abstract Unix socket of the
+// port's name says so to other processes too. The port is below those that the
+// kernel gives to outgoing connections.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	for range 1000 {
-		address := fmt.Sprintf("127.0.0.1:%d", 10000+rand.IntN(22000))
-		l, err := net.Listen("tcp", address)
+		port := 10000 + rand.IntN(22000)
+		taken, err := net.Listen("unix", fmt.Sprintf("@mqcluster-test-port-%d", port))
 		if err != nil {
 			continue
 		}
+		address := fmt.Sprintf("127.0.0.1:%d", port)
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			taken.Close()
+			continue
+		}
 		l.Close()
+		t.Cleanup(func() { taken.Close() })
 		return address
 	}
 	t.Fatal("no port is free")

@@ -13,6 +13,7 @@ import (
 
 // TestJoinRules has nodes try to get in that must not.
 func TestJoinRules(t *testing.T) {
+	t.Parallel()
 	c := NewCluster(t, Options{})
 	members := func() int {
 		s, err := c.Nodes[0].Status()
@@ -157,6 +158,7 @@ func impostor(t *testing.T, c *Cluster, other *Cluster) {
 // TestLeave takes a node out: it ends by itself, the others go on, and it cannot
 // come back without a new token.
 func TestLeave(t *testing.T) {
+	t.Parallel()
 	for _, leads := range []bool{false, true} {
 		name := "follower"
 		if leads {

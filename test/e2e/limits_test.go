@@ -14,6 +14,7 @@ import (
 // TestQueueLimits: what waits for sessions is bounded (P12): the oldest messages
 // go first, are counted, and what is left comes in order on any node.
 func TestQueueLimits(t *testing.T) {
+	t.Parallel()
 	c := NewCluster(t, Options{})
 	for _, tt := range []struct {
 		name         string
@@ -99,6 +100,7 @@ func TestQueueLimits(t *testing.T) {
 // TestRetainedExpires: a retained message that has expired is deleted on every
 // node, and no subscriber gets it before that either.
 func TestRetainedExpires(t *testing.T) {
+	t.Parallel()
 	c := NewCluster(t, Options{})
 	pub := c.Nodes[0].Connect(clean("pub"))
 	for i := range 600 {

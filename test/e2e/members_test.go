@@ -72,6 +72,7 @@ func (c *Cluster) underLoad(t *testing.T, stays *Node, change func(run *Run)) {
 // TestGrowAndShrink goes from one node to three, five, and down to one, under load:
 // always an odd number votes in the end, and no step stops the cluster.
 func TestGrowAndShrink(t *testing.T) {
+	t.Parallel()
 	c := NewCluster(t, Options{Nodes: 1})
 	first := c.Nodes[0]
 	c.underLoad(t, first, func(*Run) {
@@ -105,6 +106,7 @@ func TestGrowAndShrink(t *testing.T) {
 // TestLeaderOfTwoLeaves: the one that votes goes, and the other one takes over
 // with all data.
 func TestLeaderOfTwoLeaves(t *testing.T) {
+	t.Parallel()
 	c := NewCluster(t, Options{Nodes: 2})
 	leader := c.Leader()
 	other := c.Followers()[0]
@@ -121,6 +123,7 @@ func TestLeaderOfTwoLeaves(t *testing.T) {
 // TestLeaveWhileOneIsDown: with one of three down the others are both needed, so
 // neither may go.
 func TestLeaveWhileOneIsDown(t *testing.T) {
+	t.Parallel()
 	c := NewCluster(t, Options{})
 	followers := c.Followers()
 	followers[0].Kill()
@@ -137,6 +140,7 @@ func TestLeaveWhileOneIsDown(t *testing.T) {
 // TestReplace gives a dead node's place to a new one, by the same name and by
 // another, under load.
 func TestReplace(t *testing.T) {
+	t.Parallel()
 	c := NewCluster(t, Options{})
 	for _, tt := range []struct {
 		name string

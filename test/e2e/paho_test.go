@@ -19,6 +19,7 @@ import (
 // and of 5, reconnect by themselves when their node is killed: nothing that either
 // was acknowledged fails to reach the other.
 func TestPahoClients(t *testing.T) {
+	t.Parallel()
 	c := NewCluster(t, Options{})
 	victim := c.Followers()[0]
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)

@@ -300,6 +300,7 @@ func (c *case2) finish() {
 // between any two of their packets, in both directions. The clients resume on
 // another node and finish: everything came exactly once, and the ids are free.
 func TestQoS2KillNode(t *testing.T) {
+	t.Parallel()
 	c := NewCluster(t, Options{Flags: []string{"--limits.max-inflight", "65535", "--limits.receive-maximum", "65535"}})
 	for _, tt := range []struct {
 		name   string
@@ -392,6 +393,7 @@ func killQoS2(t *testing.T, round string, own, victim *Node, left []*Node) int {
 // handshake, sometimes with its old connection still open: everything comes
 // exactly once.
 func TestQoS2Roams(t *testing.T) {
+	t.Parallel()
 	c := NewCluster(t, Options{})
 	for _, version := range []byte{4, 5} {
 		for _, takeover := range []bool{false, true} {

@@ -14,6 +14,7 @@ import (
 // TestQueueSurvives queues messages for a session that is away, kills a node and
 // resumes the session on another: everything is there, in order.
 func TestQueueSurvives(t *testing.T) {
+	t.Parallel()
 	c := NewCluster(t, Options{})
 	for _, tt := range []struct {
 		name   string

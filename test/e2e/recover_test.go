@@ -44,6 +44,7 @@ func (n *Node) wipe() {
 // goes on alone with everything it has, and the cluster grows again. The dead that
 // come back are refused.
 func TestRecover(t *testing.T) {
+	t.Parallel()
 	c := NewCluster(t, Options{})
 	survivor := c.Followers()[0]
 	var dead []*Node

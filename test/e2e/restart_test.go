@@ -16,6 +16,7 @@ import (
 // TestAllKilled kills all nodes at once and starts them in every order: the
 // cluster comes back by itself, with its retained messages and queues.
 func TestAllKilled(t *testing.T) {
+	t.Parallel()
 	c := NewCluster(t, Options{})
 	const count = 300
 	for round, order := range [][]int{{0, 1, 2}, {2, 0, 1}, {1, 2, 0}} {
@@ -69,6 +70,7 @@ func TestAllKilled(t *testing.T) {
 // acknowledges nothing, accepts nobody, sends its clients away and comes back
 // without an operator.
 func TestPartition(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name   string
 		victim func(c *Cluster) *Node
@@ -144,6 +146,7 @@ func partition(t *testing.T, c *Cluster, victim *Node) {
 
 // TestRollingRestart restarts one node after the other in good order under load.
 func TestRollingRestart(t *testing.T) {
+	t.Parallel()
 	c := NewCluster(t, Options{})
 	run := c.Record(t)
 	var subs []*history.Subscriber

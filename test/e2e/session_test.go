@@ -24,6 +24,7 @@ type away struct {
 // comes back: by what CONNECT said, by what DISCONNECT changed, by the ceiling of
 // the operator, or never.
 func TestSessionExpiry(t *testing.T) {
+	t.Parallel()
 	const ceiling = 6
 	c := NewCluster(t, Options{Flags: []string{"--limits.persistent-client-expiration", fmt.Sprint(ceiling, "s")}})
 	lose := func(c *Client) { c.Close() }
@@ -104,6 +105,7 @@ func checkAway(t *testing.T, c *Cluster, tt away) {
 // and a message's expiry, as in a power loss: no leader counted that time, so the
 // session, its queue and its will's delay go on where they were.
 func TestNothingExpiresWhileAllAreOff(t *testing.T) {
+	t.Parallel()
 	c := NewCluster(t, Options{})
 	const expiry, off = 8, 12 * time.Second
 	s := c.Nodes[0].Connect(persistent("powerless", expiry))
@@ -146,6 +148,7 @@ func TestNothingExpiresWhileAllAreOff(t *testing.T) {
 // way, and lets what the old connection still says come late: the new session of
 // the same name is owed all of its own.
 func TestLateWordOfAFormerSession(t *testing.T) {
+	t.Parallel()
 	c := NewCluster(t, Options{})
 	for _, qos := range []byte{1, 2} {
 		t.Run(fmt.Sprint("QoS ", qos), func(t *testing.T) {
@@ -192,6 +195,7 @@ func TestLateWordOfAFormerSession(t *testing.T) {
 // retained messages that it subscribed to: the rest comes from another node, and
 // at QoS 2 nothing comes twice.
 func TestRetainedGoOnAfterKill(t *testing.T) {
+	t.Parallel()
 	c := NewCluster(t, Options{})
 	victim, others := c.Followers()[0], c.Followers()[1:]
 	others = append(others, c.Leader())

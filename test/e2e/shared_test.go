@@ -149,6 +149,7 @@ func (g *group) returns(n *Node) {
 // others get what it did not acknowledge [MQTT-4.8.2-4], unless it is back at
 // once; at QoS 2 its messages stay with it [MQTT-4.8.2-5].
 func TestSharedMemberGoes(t *testing.T) {
+	t.Parallel()
 	c := NewCluster(t, Options{})
 	for _, tt := range []struct {
 		name   string

@@ -14,6 +14,7 @@ import (
 // a lease, and lets it go on: what was acknowledged, there and elsewhere, is not
 // lost, and what it had under way does not come late or twice.
 func TestStalledNode(t *testing.T) {
+	t.Parallel()
 	c := NewCluster(t, Options{})
 	for _, tt := range []struct {
 		name  string

@@ -16,6 +16,7 @@ import (
 // TestTakeover connects with a client id on one node and again on another: the
 // first connection ends at once, in MQTT 5 with 0x8E.
 func TestTakeover(t *testing.T) {
+	t.Parallel()
 	c := NewCluster(t, Options{})
 	for _, version := range []byte{3, 4, 5} {
 		for _, keep := range []bool{false, true} {
@@ -68,6 +69,7 @@ func kicked(t *testing.T, c *Client, version byte) {
 // TestTakeoverPingPong takes a client id over again and again across the nodes; one
 // connection is left, and it works.
 func TestTakeoverPingPong(t *testing.T) {
+	t.Parallel()
 	c := NewCluster(t, Options{})
 	for _, keep := range []bool{false, true} {
 		t.Run(fmt.Sprintf("persistent %t", keep), func(t *testing.T) {
@@ -104,6 +106,7 @@ func TestTakeoverPingPong(t *testing.T) {
 // TestTakeoverStorm connects with one client id on all nodes at the same time: in
 // the end there is one connection.
 func TestTakeoverStorm(t *testing.T) {
+	t.Parallel()
 	c := NewCluster(t, Options{})
 	const clients = 30
 	var mu sync.Mutex
