@@ -160,12 +160,9 @@ func (w *crew) group() {
 
 func (w *crew) retained() {
 	topics := []string{"r/0", "r/1"}
-	// One QoS for all: a QoS 2 message waits for its record in the log, and one of QoS
-	// 1 goes by.
-	qos := w.qos()
 	for i := range 1 + w.IntN(2) {
 		w.load.writers = append(w.load.writers, history.RetainedWriterConfig{
-			Endpoint: w.endpoint(), Name: fmt.Sprintf("w%d", i), Topics: topics, QoS: qos, Rate: 8, ClearEvery: 4,
+			Endpoint: w.endpoint(), Name: fmt.Sprintf("w%d", i), Topics: topics, QoS: w.qos(), Rate: 8, ClearEvery: 4,
 		})
 		w.load.readers = append(w.load.readers, history.RetainedReaderConfig{
 			Endpoint: w.endpoint(), Name: fmt.Sprintf("r%d", i), Topics: topics, QoS: w.qos(), Rate: 5, Clean: w.IntN(2) == 0,
