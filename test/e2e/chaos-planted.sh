@@ -9,8 +9,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-# A node without its state never holds a lease again: that nodes come back by
-# themselves is judged by the plan. Which promise a lost message breaks is a hint only: P1, P2 or P8.
+# Which promise a lost message breaks is a hint only: P1, P2 or P8.
 lost='P1 acknowledged|P2 nothing is lost|P8 SUBACK'
 # tag | rules of which one has to be broken | kinds of faults
 faults="\
@@ -19,7 +18,7 @@ plant_forget_cursor         | P2 a repetition|P2 QoS 2                       | k
 plant_lose_epoch_fence      | P3|P2 a repetition|P2 QoS 2|P6                 | one-way|shorter than a lease|isolation of
 plant_skip_pack_number      | P2 a repetition|P2 QoS 2|P6|P5                 | leader|isolation|bridge
 plant_skip_qos2_record      | P2 QoS 2                                       | kill -9|orderly stop|rolling
-plant_restore_without_flush | $lost|P2 session present|.*not all came back   | kill -9|rolling|orderly stop
+plant_restore_without_flush | $lost|P2 session present|P2 QoS 2              | kill -9 of all|rolling restart
 plant_will_twice            | P5                                             | kill -9|isolation
 plant_shared_member_local   | P7                                             | kill -9|isolation"
 

@@ -210,8 +210,9 @@ func (l *crowd) stop() {
 // a subscriber that takes one message at a time waits a second for each.
 const quietEnough = 5 * time.Second
 
-// willLate is how much later than due a will may come: a node that died is known
-// to be down after a lease, and the leader may change meanwhile.
+// willLate is how much later than due a will may come where anything was wrong: a
+// leader that is new waits a whole lease before it ends those of others, and its
+// predecessor may have died when it was about to.
 const willLate = 12 * time.Second
 
 // options are what the checker has to know of the run.
@@ -220,7 +221,9 @@ func (l *crowd) options(p plan) history.Options {
 	return history.Options{MinAcked: 50 * seconds, MinOwed: 150 * seconds, MinShare: 0.5,
 		// Between two faults is gap, and the clients have had time to come back.
 		FaultGrace: gap / 2, MaxSilence: 3 * time.Second,
-		// What a takeover fences is judged by itself, however long the loser lives.
-		TakeoverGrace: 5 * time.Second,
-		DrainGrace:    willGrace * time.Second, WillLate: willLate}
+		// A node that does not hear of a takeover closes the loser when its lease ends.
+		TakeoverGrace: 2 * time.Second, FaultTakeover: lease,
+		DrainGrace: willGrace * time.Second, WillLate: willLate,
+		// Acknowledgements are written down ten times a second.
+		Settled: 2 * time.Second}
 }

@@ -215,7 +215,6 @@ func (c *check) judgeAgain(s *session, m *message, d *deliveries, e Event) {
 		// Each SUBSCRIBE but the first of a filter brings it once more.
 		allowed += s.asked(c, m, e.At) - copies
 	}
-	settle := c.options.Settled
 	switch {
 	case m.will && d.fresh > allowed:
 		c.violate(RuleWill, shows, "%s received the will %q twice", s.client, m.id)
@@ -232,9 +231,17 @@ func (c *check) judgeAgain(s *session, m *message, d *deliveries, e Event) {
 		// What a member did not acknowledge may be given to the group once more, and
 		// come to the same member, as a new message.
 		c.violate(RuleRepeat, shows, "%s received %q again without DUP", s.client, m.id)
-	case settle > 0 && d.acked != nil && len(m.sent) == 1 && s.endAfter(*d.acked)-d.acked.At > settle:
+	case d.acked != nil && len(m.sent) == 1 && c.writtenDown(*d.acked, s.endAfter(*d.acked)):
 		c.violate(RuleRepeat, append(shows, *d.acked), "%s received %q again, long after it had acknowledged it", s.client, m.id)
 	}
+}
+
+// writtenDown tells whether the broker must have written an acknowledgement of a
+// receiver down before its connection ended: it had time, and nothing was wrong
+// with any node meanwhile.
+func (c *check) writtenDown(acked Event, end time.Duration) bool {
+	settle := c.options.Settled
+	return settle > 0 && end-acked.At > settle && c.overlap(acked.At, acked.At+settle) == 0
 }
 
 // endAfter is when the connection of an event ended.

@@ -20,16 +20,20 @@ type Options struct {
 	// QoS0 demands messages of QoS 0 as well: the mesh was whole all the time.
 	QoS0 bool
 	// Settled, if not 0, is how long after the receiver's acknowledgement a QoS 1
-	// message must not come again, not even with DUP after a reconnect. It must
-	// be longer than the broker takes to write acknowledgements down.
+	// message must not come again, not even with DUP after a reconnect, if nothing
+	// was wrong for so long. It must be longer than the broker takes to write
+	// acknowledgements down.
 	Settled time.Duration
 	// TakeoverGrace is how long a connection may live on after another one with
-	// its client id was acknowledged; 0 means a second.
-	TakeoverGrace time.Duration
+	// its client id was acknowledged; 0 means a second. FaultTakeover is the same
+	// where anything was wrong with any node meanwhile, so that the loser's may not
+	// have heard of it; 0 means TakeoverGrace.
+	TakeoverGrace, FaultTakeover time.Duration
 	// DrainGrace is how long wills of drained clients wait; 0 means 60 s.
 	DrainGrace time.Duration
-	// WillLate is how much later than due a will may be fired. One that was due
-	// less than that before Drained need not have come. 0 means 20 s.
+	// WillLate is how much later than due a will may be fired if anything was wrong
+	// meanwhile; else it is a few seconds. One that was due less than that before
+	// Drained need not have come. 0 means 20 s.
 	WillLate time.Duration
 	// ExpiryMargin is how much longer than asked for a session may live; 0 means 2 s.
 	ExpiryMargin time.Duration
@@ -49,6 +53,9 @@ func (o Options) withDefaults() Options {
 		if *d.value == 0 {
 			*d.value = d.to
 		}
+	}
+	if o.FaultTakeover == 0 {
+		o.FaultTakeover = o.TakeoverGrace
 	}
 	return o
 }

@@ -2,6 +2,8 @@ package history
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 )
@@ -73,8 +75,12 @@ type Report struct {
 // OK tells whether no promise was broken.
 func (r *Report) OK() bool { return len(r.Violations) == 0 }
 
-// shown is how many violations and how many events of each String writes out.
-const shown = 20
+// shown is how many violations, of each rule, and how many events of each String
+// writes out.
+const (
+	shown       = 20
+	shownOfRule = 5
+)
 
 // String explains the report.
 func (r *Report) String() string {
@@ -85,11 +91,12 @@ func (r *Report) String() string {
 		"%d wills due, %d fired, %d not judged; %d violations\n", s.Published, s.Acked, s.Refused, s.Unknown, s.Owed,
 		s.Delivered, s.Repeated, s.Unjudged, s.Connections, s.Present, s.Silence.Round(time.Millisecond), 100*s.Share(), s.Offered,
 		s.RetainedReads, s.UserReads, s.WillsDue, s.WillsFired, s.WillsUnjudged, len(r.Violations))
-	for i, v := range r.Violations {
-		if i == shown {
-			fmt.Fprintf(&b, "… and %d more\n", len(r.Violations)-shown)
-			break
+	of, all := map[string]int{}, 0
+	for _, v := range r.Violations {
+		if of[v.Rule]++; of[v.Rule] > shownOfRule || all == shown {
+			continue
 		}
+		all++
 		fmt.Fprintf(&b, "%s: %s\n", v.Rule, v.Text)
 		for j, e := range v.Events {
 			if j == shown {
@@ -97,6 +104,11 @@ func (r *Report) String() string {
 				break
 			}
 			fmt.Fprintf(&b, "    %s\n", e)
+		}
+	}
+	if all < len(r.Violations) {
+		for _, rule := range slices.Sorted(maps.Keys(of)) {
+			fmt.Fprintf(&b, "%d times in all: %s\n", of[rule], rule)
 		}
 	}
 	return b.String()

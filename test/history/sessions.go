@@ -14,7 +14,7 @@ const expirySlack = time.Second
 
 // logHaste is the part of itself by which log time may be faster or slower than
 // real time, inverted.
-const logHaste = 10
+const logHaste = 100
 
 // connKey names a connection of a run.
 type connKey struct {

@@ -126,7 +126,7 @@ func (c *check) gone(g *shared, first Event, by time.Duration) (why string) {
 		return "the first was still there"
 	}
 	acked := cn.acked(first)
-	if settle := c.options.Settled; settle > 0 && acked != nil && left-acked.At > settle {
+	if acked != nil && c.writtenDown(*acked, left) {
 		return "the first had acknowledged it long before it went"
 	}
 	return ""

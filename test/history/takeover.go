@@ -24,6 +24,9 @@ func (c *check) judgeTakeovers() {
 func (c *check) judgeTakeover(old, next *conn) {
 	shows := []Event{*old.up, next.asked, *next.up}
 	limit := next.up.At + c.options.TakeoverGrace
+	if c.overlap(next.asked.At-time.Second, limit) > 0 {
+		limit = next.up.At + c.options.FaultTakeover
+	}
 	// A node that is cut off or hangs tells nobody, and is told of nothing.
 	_, deaf := c.disturbed(old.node(), next.asked.At-time.Second, limit)
 	_, drained := c.drained(old)
@@ -46,7 +49,7 @@ func (c *check) judgeTakeover(old, next *conn) {
 func (c *check) sentAway(cn *conn) bool {
 	switch cn.end.Reason {
 	case shuttingDown, useAnother, moved:
-		return c.overlap(cn.up.At, cn.end.At) > 0
+		return c.overlap(max(cn.up.At, cn.end.At-time.Second), cn.end.At) > 0
 	}
 	return false
 }

@@ -15,6 +15,10 @@ type fate struct {
 // different moments.
 const willHaste = 250 * time.Millisecond
 
+// promptly is how long a will may take while nothing is wrong: a moment, on a
+// machine that does much else.
+const promptly = 3 * time.Second
+
 // judgeWills judges the wills of all connections: who must fire comes to every
 // session that has subscribed to it, once; who must not does not come at all.
 // That nobody gets one twice judgeAgain judges.
@@ -45,13 +49,13 @@ func (c *check) judgeWills() {
 // judgeFired judges that a will came to all who are owed it.
 func (c *check) judgeFired(cn *conn, f fate) {
 	m := c.messages[cn.asked.Message]
-	witnesses := 0
+	witnesses, late := 0, c.lateness(cn, f)
 	for _, s := range c.sessions {
 		b := c.staying(s, cn.asked.Topic)
 		if b == nil || s.unsure || b.since > cn.asked.At || min(b.qos, cn.asked.QoS) == 0 && !c.options.QoS0 {
 			continue
 		}
-		if until := min(s.drained, c.events[len(c.events)-1].At); f.due+c.options.WillLate > until {
+		if until := min(s.drained, c.events[len(c.events)-1].At); f.due+late > until {
 			continue
 		}
 		witnesses++
@@ -60,12 +64,35 @@ func (c *check) judgeFired(cn *conn, f fate) {
 			c.violate(RuleWill, append(cn.show(c), b.suback), "%s did not receive the will %q, though %s", s.client, m.id, f.why)
 			return
 		}
+		if at := c.seen[m.id]; late == promptly && at > f.due+late && s.liveFrom(f.due, f.due+late) {
+			c.violate(RuleWill, append(cn.show(c), b.suback, c.receipt(cn)), "the will %q came %v too late", cn.asked.Message, at-f.due)
+			return
+		}
 	}
 	if witnesses == 0 {
 		c.report.Stats.WillsUnjudged++
 		return
 	}
 	c.report.Stats.WillsDue++
+}
+
+// lateness is how much later than due a will may be fired: little, if nothing was
+// wrong from the end of its connection on.
+func (c *check) lateness(cn *conn, f fate) time.Duration {
+	if c.overlap(cn.endAt()-time.Second, f.due+promptly) > 0 {
+		return c.options.WillLate
+	}
+	return promptly
+}
+
+// liveFrom tells whether one connection of the session was up all the time.
+func (s *session) liveFrom(from, to time.Duration) bool {
+	for _, cn := range s.conns {
+		if cn.live(from) && cn.live(to) {
+			return true
+		}
+	}
+	return false
 }
 
 // show are the events of a connection and of the next one of its client.
@@ -159,7 +186,7 @@ func (c *check) fateOfLost(cn, next *conn, unclear bool) fate {
 	case unclear && delay > 0:
 	case back && next.up.Present:
 		f.never, f.why = true, "its client was back in time"
-	case next != nil && next.up.Present && delay > 0 && next.asked.At < f.due+c.options.WillLate:
+	case next != nil && next.up.Present && delay > 0 && next.asked.At < f.due+c.lateness(cn, f):
 		// It may have been fired, or cancelled.
 	case !c.told(cn):
 		// The node may have released its clients with a time to come back in.

@@ -49,7 +49,10 @@ func TestCheckWills(t *testing.T) {
 		{"DISCONNECT with will, and not fired", begun(0, 0).add("b", 1, Event{Kind: Disconnected, Reason: withWill}).last(), broken, Options{}},
 		{"cut", begun(0, 60).add("b", 1, cut).sees("b/will-1").last(), nil, Options{}},
 		{"cut, and not fired", begun(0, 60).add("b", 1, cut).last(), broken, Options{}},
-		{"cut, and no time left", begun(0, 60).add("b", 1, cut).pass(5*second).drained("witness", 1), nil, Options{}},
+		{"cut, and no time left", begun(0, 60).add("b", 1, cut).pass(2*second).drained("witness", 1), nil, Options{}},
+		{"cut, and no time left after a fault", begun(0, 60).fault("c").add("b", 1, cut).mended("c").pass(20*second).drained("witness", 1), nil, Options{}},
+		{"cut, and fired late", begun(0, 60).add("b", 1, cut).pass(5 * second).sees("b/will-1").last(), broken, Options{}},
+		{"cut, and fired late because of a fault", begun(0, 60).fault("c").add("b", 1, cut).mended("c").pass(9 * second).sees("b/will-1").last(), nil, Options{}},
 		{"cut, and fired twice", begun(0, 60).add("b", 1, cut).sees("b/will-1").sees("b/will-1").last(), broken, Options{}},
 		{"fired while it was connected", begun(0, 60).sees("b/will-1").pass(second).add("b", 1, cut).last(), broken, Options{}},
 		{"fired while it is connected", begun(0, 60).sees("b/will-1").last(), broken, Options{}},
@@ -65,6 +68,9 @@ func TestCheckWills(t *testing.T) {
 		{"back in time, and fired", begun(10, 60).add("b", 1, cut).pass(5*second).bears("c", "b", 2, 10, 60, true).left("b", 2, 60).
 			pass(10 * second).sees("b/will-1").last(), broken, Options{}},
 		{"back too late", begun(10, 60).add("b", 1, cut).pass(40*second).bears("c", "b", 2, 10, 60, true).left("b", 2, 60).last(), broken, Options{}},
+		{"back seconds after it was due", begun(10, 60).add("b", 1, cut).pass(15*second).bears("c", "b", 2, 10, 60, true).left("b", 2, 60).last(), broken, Options{}},
+		{"back seconds after it was due, beside a fault", begun(10, 60).add("b", 1, cut).pass(5*second).fault("c").mended("c").pass(10*second).
+			bears("c", "b", 2, 10, 60, true).left("b", 2, 60).last(), nil, Options{}},
 		{"back just then", begun(10, 60).add("b", 1, cut).pass(10*second).bears("c", "b", 2, 10, 60, true).left("b", 2, 60).last(), nil, Options{}},
 		{"back in time, and clean", begun(10, 60).add("b", 1, cut).pass(5*second).bears("c", "b", 2, 0, 0, false).left("b", 2, 0).last(), broken, Options{}},
 		{"back in time, with no answer", begun(10, 60).add("b", 1, cut).pass(5*second).ask("b", 2, 60).last(), nil, Options{}},
