@@ -111,6 +111,7 @@ func TestWillMatrix(t *testing.T) {
 			clients := startWills(tt.name, victim, others)
 			witness := newWitness(t, tt.name, others)
 			clock := c.startClock(t, others)
+			defer clock.end()
 			left := 0
 			for _, e := range clients {
 				if e.before != nil {
@@ -205,7 +206,10 @@ func connectOne(t *testing.T, o rawmqtt.Connect, nodes []*Node) *Client {
 // clusterClock tells for how long the cluster stood still: nobody led it, so that
 // log time did not pass and nothing was acknowledged. On a busy machine that
 // happens, and is not what these tests judge.
-type clusterClock struct{ run *Run }
+type clusterClock struct {
+	run *Run
+	p   *history.Publisher
+}
 
 // startClock has a client publish all the time through the nodes.
 func (c *Cluster) startClock(t *testing.T, nodes []*Node) *clusterClock {
@@ -216,13 +220,17 @@ func (c *Cluster) startClock(t *testing.T, nodes []*Node) *clusterClock {
 		at.Addresses = append(at.Addresses, n.TLS)
 	}
 	p := run.Publish(history.PublisherConfig{Endpoint: at, Name: "clock", Expiry: 60, QoS: 1, Topics: []string{"clock"}, Rate: 20, Window: 1})
-	t.Cleanup(func() {
-		if err := p.Stop(context.Background()); err != nil {
-			t.Error(err)
-		}
-	})
 	awaitAcked(t, p, 3, patience)
-	return &clusterClock{run}
+	return &clusterClock{run, p}
+}
+
+// end ends the publisher.
+func (k *clusterClock) end() {
+	ctx, cancel := context.WithTimeout(k.run.t.Context(), patience)
+	defer cancel()
+	if err := k.p.Stop(ctx); err != nil {
+		k.run.t.Error(err)
+	}
 }
 
 // now is the time of the run.
