@@ -45,7 +45,7 @@ func (s *Store) ApplyBatch(logs []*raft.Log) []any {
 	s.stamp.Store(s.state.stamp)
 	s.publishTables()
 	if s.gc != nil {
-		s.gc.touch(a.touched, a.loose, s.state)
+		s.gc.note(a.news, s.state)
 	}
 	s.deps.Observe(a.events)
 	a.reuse()
@@ -55,6 +55,8 @@ func (s *Store) ApplyBatch(logs []*raft.Log) []any {
 // scratch is memory that the next batch of entries uses again.
 type scratch struct {
 	writes
+	news
+	decoder
 	events []Event
 	plain  []*filter // that match a message
 	owed   []*filter // to whom it is posted
@@ -67,6 +69,9 @@ func (s *scratch) reuse() {
 		*s = scratch{}
 		return
 	}
+	clear(s.touched)
+	clear(s.posted)
+	s.news = news{touched: s.touched[:0], posted: s.posted[:0], unposted: s.unposted[:0]}
 	clear(s.events)
 	s.events = s.events[:0]
 }
@@ -76,8 +81,7 @@ type applier struct {
 	*state
 	db *pebble.DB
 	*scratch
-	err     error     // the first of the batch
-	touched []*filter // postings may have become dead
+	err error // the first of the batch
 	// unread are the shared messages that are in the batch, where reads of the
 	// store do not see them yet.
 	unread map[*filter][]unreadPosting
@@ -86,11 +90,8 @@ type applier struct {
 	// expiries are those of the retained messages that the batch sets, by key, 0
 	// for none; kept while any retained message expires.
 	expiries map[string]int64
-	// loose are messages that lost a posting out of turn.
-	loose []session.Pos
-
-	index uint64
-	n     int // of the next item in the entry
+	index    uint64
+	n        int // of the next item in the entry
 }
 
 // commit puts the batch, with how far it goes, into the store.
@@ -163,12 +164,12 @@ func (a *applier) emit(e Event) { a.events = append(a.events, e) }
 var errUnknownCommand = errors.New("it holds a command that this version does not know: install the version that the other nodes run")
 
 func (a *applier) entry(index uint64, data []byte) error {
-	var e logpb.Entry
-	if err := proto.Unmarshal(data, &e); err != nil {
+	e, err := a.decode(data)
+	if err != nil {
 		return fmt.Errorf("it cannot be decoded: %w", err)
 	}
 	a.index, a.n = index, 0
-	if a.expires(e.Stamp) || trims(&e) {
+	if a.expires(e.Stamp) || trims(e) {
 		a.boundary()
 	}
 	if e.Stamp > a.stamp {

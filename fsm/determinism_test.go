@@ -135,8 +135,16 @@ func (w *world) step() {
 // openCollecting opens a store whose collector runs when the test says so.
 func (r *tape) openCollecting(fs vfs.FS) *Store {
 	s := r.open(fs)
-	s.gc = &collector{store: s, wake: make(chan struct{}, 1), quit: make(chan struct{}), dirty: map[*filter]struct{}{}}
+	s.gc = newCollector(s)
 	return s
+}
+
+// collectAnew collects as a process does that has just begun.
+func collectAnew(t testing.TB, s *Store) {
+	t.Helper()
+	if err := newCollector(s).round(); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func collectAll(t testing.TB, s *Store) {

@@ -106,7 +106,8 @@ func (a *applier) post(p session.Pos, m *session.Message, owed []*filter) {
 		f.last.Store(uint64(p))
 	}
 	a.message(p, sizeRecord(m, owed), func(dst []byte) []byte { return appendRecord(dst, m, owed) })
-	a.stored.post(size, len(owed))
+	a.state.stored.post(size, len(owed))
+	a.posted = append(a.posted, newFresh(p, size, owed))
 	a.noteUnread(p, m, owed)
 }
 

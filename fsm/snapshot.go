@@ -3,6 +3,7 @@ package fsm
 import (
 	"archive/tar"
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -160,10 +161,14 @@ func (s *Store) unpack(r io.Reader, name string) error {
 	if err := fs.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	t := tar.NewReader(bufio.NewReaderSize(r, 1<<20))
+	end := &trailer{r: bufio.NewReaderSize(r, 1<<20)}
+	t := tar.NewReader(end)
 	for {
 		h, err := t.Next()
 		if errors.Is(err, io.EOF) {
+			if end.zeros < tarTrailer {
+				return fmt.Errorf("its end is missing: %w", io.ErrUnexpectedEOF)
+			}
 			break
 		}
 		if err != nil {
@@ -180,6 +185,26 @@ func (s *Store) unpack(r io.Reader, name string) error {
 		}
 	}
 	return errors.Join(syncDir(s.cfg.FS, dir), syncDir(s.cfg.FS, s.cfg.Dir))
+}
+
+// trailer counts the zeros that were read last: an archive ends with two blocks of
+// them, and the tar reader takes one that is cut off between two files for whole.
+type trailer struct {
+	r     io.Reader
+	zeros int
+}
+
+const tarTrailer = 1024
+
+// Read implements io.Reader.
+func (t *trailer) Read(p []byte) (int, error) {
+	n, err := t.r.Read(p)
+	rest := len(bytes.TrimRight(p[:n], "\x00"))
+	if rest > 0 {
+		t.zeros = 0
+	}
+	t.zeros += n - rest
+	return n, err
 }
 
 func (s *Store) unpackFile(r io.Reader, path string) error {

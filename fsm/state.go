@@ -175,8 +175,13 @@ type filter struct {
 	last     atomic.Uint64 // position of the newest posting
 	// posted and bytes are the running number and byte sum of the newest posting.
 	posted, bytes atomic.Uint64
-	// swept is up to where the collector, which alone uses it, deleted postings.
-	swept session.Pos
+	// Of the collector: the postings up to low are dead, those up to swept are
+	// deleted, and those up to spilled are not all among the messages of late.
+	low, swept, spilled session.Pos
+	// Of the collector, under its lock: the filter is noted as touched; the newest
+	// posting that it missed, 0 for none.
+	dirty  bool
+	missed session.Pos
 }
 
 func (f *filter) add(s *sess, n *sub) {

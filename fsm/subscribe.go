@@ -113,12 +113,12 @@ func (a *applier) pass(s *sess, n *sub, w unreadPosting, ended bool) bool {
 // unpost takes a posting back, and the message if it has no other.
 func (a *applier) unpost(f *filter, w unreadPosting) {
 	a.delOnce(postingKey(f.id, w.pos))
-	if len(w.msg.Filters) == 1 {
+	whole := len(w.msg.Filters) == 1
+	if whole {
 		a.delOnce(messageKey(w.pos))
-		a.stored.drop(recordSize(w.msg))
-	} else {
-		a.loose = append(a.loose, w.pos)
+		a.state.stored.drop(recordSize(w.msg))
 	}
+	a.unposted = append(a.unposted, unposted{posting{f.id, w.pos}, whole})
 	if a.moved == nil {
 		a.moved = map[posting]struct{}{}
 	}

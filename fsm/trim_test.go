@@ -109,10 +109,7 @@ func TestTrimKeepsQoS2(t *testing.T) {
 	mark(2, 3, 2)
 	mark(2, 3, 3)
 	r.trim(&logpb.Trim{All: ps[3]})
-	c := &collector{store: r.store, quit: make(chan struct{}), dirty: map[*filter]struct{}{}}
-	if err := c.collect(r.store.state.filters["x"]); err != nil {
-		t.Fatal(err)
-	}
+	collectAnew(t, r.store)
 	equal(t, "queue", r.queue("c", 0), []string{"4", "5"})
 	if res := mark(3, 4, 1); res.Err != nil || res.Found[0] {
 		t.Fatalf("a message that was given up before its delivery began is delivered: %+v", res)
@@ -282,15 +279,6 @@ func TestLimitOfAll(t *testing.T) {
 	_, pe := r.connect("b", &logpb.Claim{Client: "pub", CleanStart: true})
 	r.set("queue.total_messages", "300")
 	tr := r.store.NewTrimmer()
-	c := &collector{store: r.store, quit: make(chan struct{}), dirty: map[*filter]struct{}{}}
-	collect := func() {
-		r.store.gc = nil
-		for _, f := range r.store.state.filters {
-			if err := c.collect(f); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
 	for i := range 200 {
 		r.publish("b", "pub", pe, fmt.Sprint("x/", i%3), fmt.Sprint(i), 1)
 		r.publish("b", "pub", pe, "both", fmt.Sprint(i), 1)
@@ -298,6 +286,7 @@ func TestLimitOfAll(t *testing.T) {
 	if n, _ := r.plan(tr); n != 0 {
 		t.Fatal("trimmed by a figure that is not known")
 	}
+	c := newCollector(r.store)
 	if err := c.adopt(); err != nil {
 		t.Fatal(err)
 	}
@@ -311,7 +300,9 @@ func TestLimitOfAll(t *testing.T) {
 	if trims, _ = r.plan(tr); trims != 0 {
 		t.Fatal("planned again before the collector was there")
 	}
-	collect()
+	if err := c.round(); err != nil {
+		t.Fatal(err)
+	}
 	if m, b, _ := r.store.Stored(); m != int64(lowered(300)) || b <= 64*m {
 		t.Fatalf("%d messages, %d bytes are left", m, b)
 	}
