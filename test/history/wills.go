@@ -241,8 +241,12 @@ func (c *check) ended(cn, next *conn) (from, until time.Duration) {
 	if since, is := c.disturbed(cn.node(), cn.up.At, cn.end.At); is {
 		from = max(cn.up.At, min(from, since))
 	}
-	if next != nil {
-		from = min(from, next.asked.At)
+	for _, o := range c.byClient[cn.asked.Client] {
+		// One without an answer may have been carried out, and its client not have
+		// been told; one given up before may be carried out later.
+		if o == next || o != cn && o.up == nil && !o.refused && (o.end == nil || o.asked.At > cn.up.At) {
+			from = min(from, max(cn.up.At, o.asked.At))
+		}
 	}
 	for _, w := range c.windows {
 		if w.from <= until && w.to >= until && w.to < forever {

@@ -77,6 +77,10 @@ func TestCheckWills(t *testing.T) {
 
 		{"taken over", begun(0, 60).bears("c", "x=b", 1, 0, 60, true).lost("b", 1, TakenOver).sees("b/will-1").left("x=b", 1, 60).last(), nil, Options{}},
 		{"taken over, and not fired", begun(0, 60).bears("c", "x=b", 1, 0, 60, true).lost("b", 1, TakenOver).left("x=b", 1, 60).last(), broken, Options{}},
+		{"taken over without an answer, and told later", begun(0, 60).ask("x=b", 1, 60).sees("b/will-1").pass(5*second).bears("c", "x=b", 2, 0, 60, true).
+			lost("b", 1, TakenOver).left("x=b", 2, 60).last(), nil, Options{}},
+		{"fired before anybody asked for its id", begun(0, 60).sees("b/will-1").pass(5*second).ask("x=b", 1, 60).bears("c", "x=b", 2, 0, 60, true).
+			lost("b", 1, TakenOver).left("x=b", 2, 60).last(), broken, Options{}},
 		{"taken over, and cancelled", begun(10, 60).bears("c", "x=b", 1, 0, 60, true).lost("b", 1, TakenOver).left("x=b", 1, 60).last(), nil, Options{}},
 		{"taken over, and not cancelled", begun(10, 60).bears("c", "x=b", 1, 0, 60, true).lost("b", 1, TakenOver).left("x=b", 1, 60).pass(10 * second).sees("b/will-1").last(), broken, Options{}},
 		{"taken over by a clean start", begun(10, 60).bears("c", "x=b", 1, 0, 0, false).lost("b", 1, TakenOver).left("x=b", 1, 0).last(), broken, Options{}},
