@@ -154,7 +154,7 @@ func testConfig(dir, name string) Config {
 	return Config{
 		Dir: dir, Node: name, Store: "store-" + name, Address: name + ".test:7883",
 		HeartbeatTimeout: 200 * time.Millisecond, LeaderLease: 200 * time.Millisecond,
-		Lease: time.Second, GiveUp: 500 * time.Millisecond, Stall: 250 * time.Millisecond, Drain: time.Second,
+		JournalBytes: 256 << 10, Lease: time.Second, GiveUp: 500 * time.Millisecond, Stall: 250 * time.Millisecond, Drain: time.Second,
 	}
 }
 

@@ -82,6 +82,9 @@ type Config struct {
 	// stay behind it.
 	SnapshotInterval                time.Duration
 	SnapshotThreshold, TrailingLogs uint64
+	// JournalBytes (8 MiB) is the size of each of the two files through which
+	// entries go to raft.db, at least 64 KiB; it counts where they are made.
+	JournalBytes int64
 
 	// Window (32) and WindowBytes (4 MiB) bound the packs in flight, QueueItems
 	// (16384) and QueueBytes (16 MiB) what waits for them.
@@ -125,6 +128,8 @@ func (c *Config) complete() error {
 	orDefault(&c.SnapshotInterval, 30*time.Second)
 	orDefault(&c.SnapshotThreshold, 16384)
 	orDefault(&c.TrailingLogs, 8192)
+	orDefault(&c.JournalBytes, 8<<20)
+	c.JournalBytes = max(c.JournalBytes, 64<<10) / journalPage * journalPage
 	orDefault(&c.Window, 32)
 	orDefault(&c.WindowBytes, 4<<20)
 	orDefault(&c.QueueItems, 16384)

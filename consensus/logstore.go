@@ -107,6 +107,12 @@ func (s *guardedStore) StoreLogs(logs []*raft.Log) error {
 	})
 }
 
+// IsMonotonic implements raft.MonotonicLogStore.
+func (s *guardedStore) IsMonotonic() bool {
+	m, ok := s.LogStore.(raft.MonotonicLogStore)
+	return ok && m.IsMonotonic()
+}
+
 // DeleteRange implements raft.LogStore. Raft deletes the beginning of the log
 // behind a snapshot, and its end to put other entries there.
 func (s *guardedStore) DeleteRange(first, last uint64) error {
@@ -142,6 +148,14 @@ func (s *guardedStore) write(what string, f func() error) error {
 	}
 	start := time.Now()
 	s.began.Store(int64(start.Sub(s.start)) + 1)
+	err := s.watch(what, f)
+	s.began.Store(0)
+	s.latency.Observe(time.Since(start).Seconds())
+	return err
+}
+
+// watch runs a write, bounds it by the deadline and ends the process where it fails.
+func (s *guardedStore) watch(what string, f func() error) error {
 	var done atomic.Bool
 	late := func() {
 		if !done.Load() {
@@ -153,8 +167,6 @@ func (s *guardedStore) write(what string, f func() error) error {
 	err := f()
 	done.Store(true)
 	timer.Stop()
-	s.began.Store(0)
-	s.latency.Observe(time.Since(start).Seconds())
 	switch {
 	case errors.Is(err, errNoRoom):
 		return err

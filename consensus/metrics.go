@@ -9,6 +9,7 @@ type metrics struct {
 	packItems     prometheus.Histogram
 	latency       prometheus.Histogram
 	store         prometheus.Histogram
+	drain         prometheus.Histogram
 	leaderChanges prometheus.Counter
 	failed        *prometheus.CounterVec
 	nodesDown     prometheus.Counter
@@ -32,6 +33,7 @@ func newMetrics(c *Consensus) *metrics {
 	m.packItems = histogram("pack_items", "Items in a pack.", prometheus.ExponentialBuckets(1, 2, 7))
 	m.latency = histogram("apply_seconds", "Time from the first Submit of a pack to its last local apply.", times)
 	m.store = histogram("store_seconds", "Time of a synced write of the log store.", times)
+	m.drain = histogram("drain_seconds", "Time of a write of entries from the journal to raft.db.", times)
 	m.leaderChanges = counter("leader_changes_total", "Leaders that this node has seen come.")
 	m.nodesDown = counter("nodes_down_total", "Incarnations that this node ended as leader.")
 	m.failed = keep(m, prometheus.NewCounterVec(prometheus.CounterOpts{

@@ -83,6 +83,9 @@ func (c *Consensus) openRaft(ctx context.Context) (err error) {
 		LogStore: storage.Log, deadline: c.cfg.StoreDeadline, fatal: c.deps.Fatal, latency: c.metrics.store,
 		storing: func() func() { return c.trans.begin() }, room: c.deps.Room, start: time.Now(),
 	}
+	if j, ok := storage.Log.(*journaledStore); ok {
+		j.run(c.store.watch, c.metrics.drain)
+	}
 	logs, err := raft.NewLogCache(logCacheEntries, c.store)
 	if err != nil {
 		return fmt.Errorf("open the log cache: %w", err)
@@ -111,7 +114,7 @@ func (c *Consensus) openRaft(ctx context.Context) (err error) {
 	return nil
 }
 
-// openStorage opens raft.db and the snapshots in the directory, unless the storage
+// openStorage opens the log and the snapshots in the directory, unless the storage
 // was given.
 func (c *Consensus) openStorage(logger hclog.Logger) (*Storage, error) {
 	if c.deps.Storage != nil {
@@ -120,7 +123,7 @@ func (c *Consensus) openStorage(logger hclog.Logger) (*Storage, error) {
 	if err := os.MkdirAll(c.cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("create the raft directory: %w", err)
 	}
-	db, err := openBolt(c.cfg.Dir)
+	db, err := openLog(c.cfg.Dir, c.cfg.JournalBytes)
 	if err != nil {
 		return nil, err
 	}

@@ -10,7 +10,6 @@ import (
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"github.com/mqcluster/mqcluster/fsm/logpb"
-	"go.etcd.io/bbolt"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -59,18 +58,21 @@ func Inspect(dir string) (Inspection, error) {
 	if err != nil {
 		return Inspection{}, fmt.Errorf("read the log: %w", err)
 	}
-	db, err := raftboltdb.New(raftboltdb.Options{
-		Path: path, BoltOptions: &bbolt.Options{ReadOnly: true, Timeout: time.Second, FreelistType: bbolt.FreelistMapType},
-	})
+	db, err := readLog(dir)
 	if err != nil {
-		return Inspection{}, fmt.Errorf("open %s: %w", path, err)
+		return Inspection{}, err
 	}
-	in, err := inspect(&sealedStore{db}, dir)
+	in, err := inspect(db, dir)
 	in.Written = info.ModTime()
+	for n := range 2 {
+		if info, err := os.Stat(journalPath(dir, n)); err == nil && info.ModTime().After(in.Written) {
+			in.Written = info.ModTime()
+		}
+	}
 	return in, errors.Join(err, db.Close())
 }
 
-func inspect(db *sealedStore, dir string) (in Inspection, err error) {
+func inspect(db LogStore, dir string) (in Inspection, err error) {
 	if in.Term, err = number(db, keyTerm); err != nil {
 		return in, err
 	}
@@ -179,7 +181,7 @@ func Recover(cfg Config) (err error) {
 	if _, err := os.Stat(filepath.Join(cfg.Dir, "raft.db")); err != nil {
 		return ErrNoLog
 	}
-	db, err := openBolt(cfg.Dir)
+	db, err := openLog(cfg.Dir, cfg.JournalBytes)
 	if err != nil {
 		return err
 	}

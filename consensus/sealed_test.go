@@ -120,9 +120,9 @@ func TestDamagedEntryAtRunTimeIsFatal(t *testing.T) {
 	c := newCluster(t, 1, nil)
 	c.leased()
 	n := c.nodes[0]
-	s := n.store.LogStore.(*sealedStore)
+	s := n.store.LogStore.(*journaledStore)
 	var l raft.Log
-	if err := s.GetLog(2, &l); err != nil {
+	if err := errors.Join(s.drain(), s.GetLog(2, &l)); err != nil {
 		t.Fatal(err)
 	}
 	l.Data = append([]byte("x"), l.Data...)
