@@ -121,23 +121,27 @@ func (c *client) hangUp() {
 	}
 }
 
-// linger reads what the client still sends until it closes its side, for a
-// short while.
+// linger reads what the client still sends until it closes its side, or sends
+// nothing for a short while: it may have much to read and to answer before it
+// comes to the DISCONNECT, and closing the socket would destroy that.
 func (c *client) linger() {
 	defer c.abort()
-	if _, ok := c.conn.(interface{ CloseWrite() error }); !ok || c.conn.SetReadDeadline(time.Now().Add(lingerTime)) != nil {
+	if _, ok := c.conn.(interface{ CloseWrite() error }); !ok {
 		return
 	}
 	buf := make([]byte, 512)
-	for {
+	for end := time.Now().Add(closeGrace); time.Now().Before(end); {
+		if c.conn.SetReadDeadline(time.Now().Add(lingerTime)) != nil {
+			return
+		}
 		if _, err := c.conn.Read(buf); err != nil {
 			return
 		}
 	}
 }
 
-// lingerTime is how long a client may take to close its side of a connection
-// that the server has ended.
+// lingerTime is how long a client may be silent before it closes its side of a
+// connection that the server has ended.
 const lingerTime = 500 * time.Millisecond
 
 // fill takes what may be written now, about bufSize at most.
