@@ -1,6 +1,8 @@
 package broker
 
 import (
+	"slices"
+
 	"github.com/mqcluster/mqcluster/fsm"
 	"github.com/mqcluster/mqcluster/fsm/logpb"
 	"github.com/mqcluster/mqcluster/session"
@@ -120,15 +122,32 @@ func (c *client) recall(q *fsm.Queued) {
 			mg.add(s, true)
 		}
 	}
-	if !mg.any || mg.qos() == 0 || !c.accepts(q.Message, 1, mg.ids) {
+	msg.qos = min(q.Message.QoS, mg.qos())
+	if !mg.any || msg.qos == 0 && !o.waited(q.Pos) || !c.accepts(q.Message, msg.qos, mg.ids) {
 		c.settle(q.Pos)
 		return
 	}
-	msg.qos = min(q.Message.QoS, mg.qos())
+	msg.dup = msg.dup && msg.qos > 0
 	msg.logged = msg.qos == 2
 	msg.retain = q.Message.Retain && mg.rap
 	msg.ids = mg.ids
 	c.pushQueue(msg)
+}
+
+// waited tells whether a message of QoS 0 at pos has waited for this connection.
+// Others were offered to whoever was there when they came, or may have been sent
+// by a connection whose end nobody saw.
+func (o *outgoing) waited(pos session.Pos) bool {
+	return slices.ContainsFunc(o.spans, func(s session.Span) bool { return s.Holds(pos) })
+}
+
+// passZero notes that a message which the log keeps for others needs nothing more
+// here: it was of QoS 0. A connection that is behind comes to it in the log.
+func (c *client) passZero(pos session.Pos) {
+	if o := &c.out; !o.behind && len(o.feeds) == 0 && pos > o.read {
+		c.take(pos)
+		c.settle(pos)
+	}
 }
 
 // resume queues a message that an earlier connection sent, under its old packet

@@ -310,6 +310,7 @@ func (n *node) Locked(f func(session.Pos, func() fsm.View)) { n.store.Locked(f) 
 func (n *node) View() fsm.View                              { n.views.Add(1); return countedView{n.store.View(), n} }
 func (n *node) Leased() bool                                { return !n.unleased.Load() }
 func (n *node) Shared(topic string) []fsm.Pick              { return n.store.Shared(topic) }
+func (n *node) Queues(topic string) bool                    { return n.store.Queues(topic) }
 
 // countedView tells how many views are open.
 type countedView struct {

@@ -29,8 +29,9 @@ func (e *encodings) frame(version, qos byte, retain bool) []byte {
 }
 
 // deliver gives a message of the log to the clients of this node. It runs on
-// the goroutine that applies.
-func (b *Broker) deliver(pos session.Pos, m *session.Message, picks []fsm.Pick) {
+// the goroutine that applies. zero: the log keeps it for sessions for which it is
+// of QoS 0.
+func (b *Broker) deliver(pos session.Pos, m *session.Message, picks []fsm.Pick, zero bool) {
 	enc := encodings{m: m}
 	t := b.applied.lookupString(m.Topic)
 	for i, ts := 0, b.match(t); i < len(ts); i++ {
@@ -40,6 +41,9 @@ func (b *Broker) deliver(pos session.Pos, m *session.Message, picks []fsm.Pick) 
 		}
 		if mg.any {
 			ts[i].c.offer(pos, &mg, &enc)
+			if zero && mg.log > 0 && min(m.QoS, mg.qos()) == 0 {
+				ts[i].c.passZero(pos)
+			}
 		}
 	}
 	for len(picks) > 0 {

@@ -29,6 +29,9 @@ type Log interface {
 	// Shared returns the members that shared subscriptions choose now for a QoS 0
 	// message of topic, one per matching group.
 	Shared(topic string) []fsm.Pick
+	// Queues tells whether a QoS 0 message of topic is to go through the log, because
+	// a session that is away waits for it. It does not block.
+	Queues(topic string) bool
 }
 
 // Routes is the road of QoS 0 messages between nodes.

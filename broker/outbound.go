@@ -48,7 +48,8 @@ type outgoing struct {
 	read   session.Pos
 	latest session.Pos
 	owed   ledger
-	chunk  int // how many messages are read from the log at once
+	spans  []session.Span // where messages of QoS 0 wait
+	chunk  int            // how many messages are read from the log at once
 
 	cursor   session.Pos // as last reported
 	reported bool        // waits in Broker.progress
@@ -99,7 +100,7 @@ func (p *piece) size() int {
 	return len(p.frames)
 }
 
-// message is one of QoS 1 or 2.
+// message is one of QoS 1 or 2, or one of QoS 0 that the log kept.
 type message struct {
 	m      *session.Message
 	frame  []byte // shared encoding, to be copied and patched; nil: encode

@@ -33,12 +33,13 @@ func (c *client) publish(frame []byte) error {
 	if !t.may {
 		return c.denied(&p)
 	}
-	if (p.QoS > 0 || p.Retain) && c.b.deps.Scarce() {
+	scarce := c.b.deps.Scarce()
+	if (p.QoS > 0 || p.Retain) && scarce {
 		if refused, err := c.refuseScarce(&p); refused {
 			return err
 		}
 	}
-	if p.QoS == 0 && !p.Retain && !c.zeroUnderWay() {
+	if p.QoS == 0 && !p.Retain && (scarce || !c.b.deps.Log.Queues(t.topic)) && !c.zeroUnderWay() {
 		c.in.batch.add(c, t, &p)
 		if len(c.in.batch.msgs) >= maxBatch {
 			c.flush()

@@ -43,6 +43,7 @@ func (c *client) resumeFrom(cl *fsm.Claimed) {
 	o.chunk = firstChunk
 	o.read, o.cursor = cl.Cursor, cl.Cursor
 	o.behind = cl.Present
+	o.spans = cl.Zero
 	if n := len(cl.Inflight) + len(cl.Outbound); n > 0 {
 		o.resumed, o.again = map[session.Pos]session.Out{}, map[session.Pos]session.Out{}
 		o.taken = make(map[uint16]struct{}, n)

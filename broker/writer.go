@@ -163,6 +163,7 @@ func (c *client) fill(b []byte) []byte {
 		o.queueBytes -= m.m.Size()
 		if !m.gone {
 			b = c.encode(b, &m.message)
+			c.sent(&m.message)
 			sent[m.qos]++
 		}
 	}
@@ -171,6 +172,7 @@ func (c *client) fill(b []byte) []byte {
 		if c.launch(&m) {
 			o.queueBytes -= m.m.Size()
 			b = c.encode(b, &m)
+			c.sent(&m)
 			sent[m.qos]++
 		}
 	}
@@ -193,6 +195,13 @@ func (c *client) fill(b []byte) []byte {
 	return b
 }
 
+// sent notes that m is written: one of QoS 0 needs nothing more.
+func (c *client) sent(m *message) {
+	if m.qos == 0 && m.owed {
+		c.settle(m.pos)
+	}
+}
+
 // launch gives m, which was popped from the queue, a packet id and makes it one of
 // the flights. It reports false when m is not to be written now, or not at all.
 func (c *client) launch(m *message) bool {
@@ -209,11 +218,13 @@ func (c *client) launch(m *message) bool {
 		return false
 	}
 	resumed := m.id != 0
-	if !resumed {
-		m.id = o.nextID()
+	if m.qos > 0 {
+		if !resumed {
+			m.id = o.nextID()
+		}
+		delete(o.taken, m.id)
+		o.fly(m.id, flight{pos: m.pos, qos: m.qos, owed: m.owed, logged: m.logged, topic: m.topic})
 	}
-	delete(o.taken, m.id)
-	o.fly(m.id, flight{pos: m.pos, qos: m.qos, owed: m.owed, logged: m.logged, topic: m.topic})
 	waits := m.logged && !resumed
 	if !waits && o.line.q.len() == 0 {
 		return true

@@ -306,6 +306,7 @@ func (a *applier) nodeDown(m *member) {
 		s := a.sessions[client]
 		a.ended(s, EndNodeDown)
 		s.rec.Horizon = uint64(a.pos())
+		a.forgetZero(s)
 		a.disconnected(s, disconnect{will: true})
 	}
 	rec := proto.CloneOf(m.rec)

@@ -29,7 +29,9 @@ func (a *applier) claim(from owner, c *logpb.Claim, r *Result) {
 		s = nil
 	}
 	present := s != nil
-	if s == nil {
+	if present {
+		a.back(s, r.Pos)
+	} else {
 		s = &sess{client: c.Client, incarnation: uint64(r.Pos), rec: &logpb.Session{Client: c.Client, Incarnation: uint64(r.Pos)}}
 		s.cursor.Store(uint64(r.Pos))
 		a.addSession(s)
@@ -56,6 +58,7 @@ func (a *applier) takeOver(s *sess, clean bool) {
 	a.ended(s, EndTakenOver)
 	// What the loser had sent is not known here.
 	s.rec.Horizon = uint64(a.pos())
+	a.forgetZero(s)
 	if w := s.rec.Will; w != nil && (w.Delay == 0 || clean || s.rec.Expiry == 0) {
 		a.fireWill(s)
 	}
@@ -69,6 +72,7 @@ func (a *applier) claimed(s *sess, present bool) *Claimed {
 		Logged:      s.rec.Expiry > 0 || len(s.list()) > 0,
 		Cursor:      s.at(),
 		Horizon:     session.Pos(s.rec.Horizon),
+		Zero:        s.spans(),
 	}
 	for _, n := range s.list() {
 		c.Subscriptions = append(c.Subscriptions, n.Subscription)
@@ -138,6 +142,7 @@ func (a *applier) disconnected(s *sess, d disconnect) {
 		a.endSession(s)
 		return
 	}
+	a.leave(s)
 	if w := rec.Will; w != nil {
 		if delay := max(w.Delay, d.grace); delay == 0 {
 			a.fireWill(s)
@@ -156,6 +161,7 @@ func (a *applier) disconnected(s *sess, d disconnect) {
 
 // endSession removes all that is kept for s; its will, if it has one, fires.
 func (a *applier) endSession(s *sess) {
+	a.forgetZero(s)
 	a.fireWill(s)
 	subs := s.list()
 	a.setOwner(s, nil)
@@ -264,7 +270,7 @@ func (a *applier) moveCursor(s *sess, to session.Pos) {
 	s.cursor.Store(uint64(to))
 	a.set(appendString(keyCursor, s.rec.Client), uint64Value(uint64(to)))
 	for _, n := range s.list() {
-		if n.QoS > 0 {
+		if n.waits() {
 			a.touched = append(a.touched, n.filter)
 		}
 	}

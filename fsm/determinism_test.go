@@ -89,6 +89,9 @@ func (w *world) trim(c string) *logpb.Item {
 	case 0:
 		t.All = w.cursor()
 	case 1:
+		if v := rapid.SampledFrom([]string{"on", "off", "", "limit"}).Draw(w.T, "setting"); v != "limit" {
+			return &logpb.Item{Kind: &logpb.Item_SettingPut{SettingPut: &logpb.SettingPut{Key: "queue.qos0", Value: v}}}
+		}
 		return &logpb.Item{Kind: &logpb.Item_SettingPut{SettingPut: &logpb.SettingPut{Key: "queue.max_messages", Value: fmt.Sprint(w.small("limit", 3))}}}
 	default:
 		st := &logpb.SessionTrim{Client: c, To: w.cursor()}

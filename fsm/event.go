@@ -58,9 +58,12 @@ type Claimed struct {
 	// Cursor: everything owed at or before it was acknowledged. Horizon:
 	// everything at or before it may have been sent before (DUP).
 	Cursor, Horizon session.Pos
-	Outbound        []session.Out      // by position
-	Inflight        []session.Inflight // by position
-	Received        []uint16           // incoming QoS 2 ids under way
+	// Zero is where messages waited that are of QoS 0 for this session; they are
+	// to be sent once, and what Queue returns of elsewhere is not owed. By position.
+	Zero     []session.Span
+	Outbound []session.Out      // by position
+	Inflight []session.Inflight // by position
+	Received []uint16           // incoming QoS 2 ids under way
 }
 
 // EventKind tells which fields of an Event are set.
@@ -121,16 +124,18 @@ type Event struct {
 	Result  Result
 	Message *session.Message
 	Picks   []Pick
-	Client  string
-	Epoch   session.Pos
+	// Zero: the message was stored, and may be of QoS 0 for sessions of which it
+	// waits: those that have a connection have passed it.
+	Zero   bool
+	Client string
+	Epoch  session.Pos
 }
 
 // Queued is a message that a session is owed.
 type Queued struct {
 	Pos     session.Pos
 	Message *session.Message
-	// Subscriptions of the session that it matched, those of QoS 0 too; at least one
-	// has a higher QoS.
+	// Subscriptions of the session that it matched, those of QoS 0 too; at least one.
 	Subscriptions []session.Subscription
 }
 
@@ -140,8 +145,9 @@ type View interface {
 	// Pos is the last position applied.
 	Pos() session.Pos
 	// Queue appends to dst up to limit messages that the client's session is
-	// owed after the given position, in order, each once. Messages whose QoS for
-	// this session is 0 are left out. It reads the store and may block on it.
+	// owed after the given position, in order, each once. Those whose QoS for this
+	// session is 0 are owed in some spans only (Claimed.Zero). It reads the store and
+	// may block on it.
 	Queue(dst []Queued, client string, after session.Pos, limit int) ([]Queued, error)
 	// Retained calls yield for each retained message whose topic matches filter
 	// and whose position is at or before upTo, in the order of the topics' keys

@@ -32,8 +32,12 @@ import (
 	"github.com/mqcluster/mqcluster/session"
 )
 
-// Level is the feature level of this binary: the newest command it knows.
-const Level = 1
+// Level is the feature level of this binary: the newest command or setting that
+// it knows.
+const Level = levelZero
+
+// Levels: 1 is the first version.
+const levelZero = 2 // the setting queue.qos0
 
 // Config of a Store.
 type Config struct {

@@ -233,7 +233,7 @@ func (c *collector) takeTouched() []*filter {
 func lowest(f *filter, st *state) session.Pos {
 	low := session.At(st.applied+1, 0) - 1
 	for s, n := range f.subs {
-		if n.QoS > 0 {
+		if n.waits() {
 			low = min(low, max(s.at(), n.since))
 		}
 	}

@@ -146,9 +146,12 @@ func (st *state) loadSubscriptions(db *pebble.DB) error {
 		if s == nil {
 			return
 		}
-		n := &sub{Subscription: subscriptionOf(r.Subscription), since: session.Pos(r.Since), replay: r.Replay}
+		n := &sub{Subscription: subscriptionOf(r.Subscription), since: session.Pos(r.Since), replay: r.Replay, zero: r.Waits}
 		n.filter = st.fresh(n.Filter, r.FilterId)
 		st.attach(s, n)
+		if s.away() && n.filter.group == nil {
+			n.filter.away.Add(1)
+		}
 	})
 }
 

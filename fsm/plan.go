@@ -257,7 +257,7 @@ func (t *Trimmer) look(s *sess, limit [2]uint64) over {
 // tallies sums up the newest tallies of the filters.
 func tallies(list []*sub) (sum [2]uint64) {
 	for _, n := range list {
-		if n.QoS > 0 {
+		if n.waits() {
 			sum[0] += n.filter.posted.Load()
 			sum[1] += n.filter.bytes.Load()
 		}
@@ -344,7 +344,7 @@ func (p *planner) cut(o over, limit [2]uint64) (_ *logpb.SessionTrim, reason uin
 // onlyFilter returns the filter of a session that waits for one only.
 func onlyFilter(subs []*sub) (f *filter) {
 	for _, n := range subs {
-		if n.QoS == 0 {
+		if !n.waits() {
 			continue
 		}
 		if f != nil {
@@ -377,7 +377,7 @@ func bisect(lo, hi session.Pos, enough func(session.Pos) (bool, error)) (session
 // or before a position, or before the subscription.
 func (p *planner) passed(subs []*sub, at session.Pos) (sum [2]uint64, err error) {
 	for _, n := range subs {
-		if n.QoS == 0 {
+		if !n.waits() {
 			continue
 		}
 		// In this order: what comes meanwhile is not passed.

@@ -45,11 +45,11 @@ func (a *applier) publish(p session.Pos, m *session.Message) bool {
 	a.plain = a.table.plain.Load().Match(a.plain[:0], m.Topic)
 	a.shared = a.table.shared.Load().Match(a.shared[:0], m.Topic)
 	plain, shared, owed := a.plain, a.shared, a.owed[:0]
-	if m.QoS > 0 {
-		for _, f := range plain {
-			if f.queueing > 0 {
-				owed = append(owed, f)
-			}
+	zero := false
+	for _, f := range plain {
+		if m.QoS > 0 && f.queueing > 0 || a.limits.QueueQoS0 && f.away.Load() > 0 {
+			owed = append(owed, f)
+			zero = zero || m.QoS == 0 || f.zeros > 0
 		}
 	}
 	var picks []Pick
@@ -73,7 +73,7 @@ func (a *applier) publish(p session.Pos, m *session.Message) bool {
 	if len(owed) > 0 {
 		a.post(p, m, owed)
 	}
-	a.emit(Event{Kind: EventMessage, Pos: p, Message: m, Picks: picks})
+	a.emit(Event{Kind: EventMessage, Pos: p, Message: m, Picks: picks, Zero: zero})
 	return len(plain)+len(picks) > 0
 }
 

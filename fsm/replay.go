@@ -106,6 +106,6 @@ func (n *sub) record() *logpb.SessionSubscription {
 			Filter: n.Filter, Qos: uint32(n.QoS), NoLocal: n.NoLocal,
 			RetainAsPublished: n.RetainAsPublished, RetainHandling: uint32(n.RetainHandling), Id: n.ID,
 		},
-		FilterId: n.filter.id, Since: uint64(n.since), Replay: n.replay,
+		FilterId: n.filter.id, Since: uint64(n.since), Replay: n.replay, Waits: n.zero,
 	}
 }

@@ -25,6 +25,8 @@ type Limits struct {
 	// TotalMessages and TotalBytes are of what a node stores for all sessions,
 	// each message once.
 	TotalMessages, TotalBytes uint64
+	// QueueQoS0 lets messages of QoS 0 wait for sessions that are away.
+	QueueQoS0 bool
 }
 
 // DefaultLimits are those of a cluster without settings.
@@ -39,6 +41,8 @@ func DefaultLimits() Limits {
 // SettingKey is a setting that the cluster knows.
 type SettingKey struct {
 	Key, Default, Help string
+	// Level is the feature level that every member needs before it is set.
+	Level uint32
 	// put reads a value into the limits.
 	put func(*Limits, string) error
 }
@@ -46,17 +50,24 @@ type SettingKey struct {
 // SettingKeys returns the settings, by key.
 func SettingKeys() []SettingKey {
 	return []SettingKey{
-		{"clock.after_outage", "hold", "whether the time of an outage of all nodes counts for what expires: hold, it does not, or follow", func(_ *Limits, v string) error {
+		{"clock.after_outage", "hold", "whether the time of an outage of all nodes counts for what expires: hold, it does not, or follow", 1, func(_ *Limits, v string) error {
 			if v != "hold" && v != "follow" {
 				return errors.New("is neither hold nor follow")
 			}
 			return nil
 		}},
-		{"queue.max_age", "0", "age at which queued messages are given up, such as 168h; 0 means never", func(l *Limits, v string) error { return parseAge(&l.MaxAge, v) }},
-		{"queue.max_bytes", "1GiB", "bytes that may wait for one session; the oldest go first", func(l *Limits, v string) error { return parseSize(&l.MaxBytes, v) }},
-		{"queue.max_messages", "1000000", "messages that may wait for one session; the oldest go first", func(l *Limits, v string) error { return parseCount(&l.MaxMessages, v) }},
-		{"queue.total_bytes", "32GiB", "bytes that a node stores for all sessions; the oldest go first", func(l *Limits, v string) error { return parseSize(&l.TotalBytes, v) }},
-		{"queue.total_messages", "50000000", "messages that a node stores for all sessions; the oldest go first", func(l *Limits, v string) error { return parseCount(&l.TotalMessages, v) }},
+		{"queue.max_age", "0", "age at which queued messages are given up, such as 168h; 0 means never", 1, func(l *Limits, v string) error { return parseAge(&l.MaxAge, v) }},
+		{"queue.max_bytes", "1GiB", "bytes that may wait for one session; the oldest go first", 1, func(l *Limits, v string) error { return parseSize(&l.MaxBytes, v) }},
+		{"queue.max_messages", "1000000", "messages that may wait for one session; the oldest go first", 1, func(l *Limits, v string) error { return parseCount(&l.MaxMessages, v) }},
+		{"queue.qos0", "off", "whether messages of QoS 0 wait for sessions whose client is away, on or off; with on they go through the log", levelZero, func(l *Limits, v string) error {
+			l.QueueQoS0 = v == "on"
+			if v != "on" && v != "off" {
+				return errors.New("is neither on nor off")
+			}
+			return nil
+		}},
+		{"queue.total_bytes", "32GiB", "bytes that a node stores for all sessions; the oldest go first", 1, func(l *Limits, v string) error { return parseSize(&l.TotalBytes, v) }},
+		{"queue.total_messages", "50000000", "messages that a node stores for all sessions; the oldest go first", 1, func(l *Limits, v string) error { return parseCount(&l.TotalMessages, v) }},
 	}
 }
 
@@ -139,6 +150,7 @@ func parseAge(to *time.Duration, v string) error {
 
 // putSetting changes a setting; an empty value is the default again.
 func (a *applier) putSetting(c *logpb.SettingPut) {
+	was := a.limits.QueueQoS0
 	if c.Value == "" {
 		delete(a.settings, c.Key)
 		a.del(appendString(keySetting, c.Key))
@@ -147,6 +159,9 @@ func (a *applier) putSetting(c *logpb.SettingPut) {
 		a.set(appendString(keySetting, c.Key), []byte(c.Value))
 	}
 	a.setLimits()
+	if a.limits.QueueQoS0 && !was {
+		a.queueZero()
+	}
 }
 
 // setLimits publishes what the settings say.

@@ -161,6 +161,7 @@ type sub struct {
 	filter *filter
 	since  session.Pos
 	replay *logpb.Replay // nil: no retained messages are owed; never changed in place
+	zero   bool          // of QoS 0, and messages wait for it all the same
 }
 
 // filter is what postings are kept for: a distinct plain filter, or one
@@ -172,7 +173,10 @@ type filter struct {
 	subs  map[*sess]*sub
 	// queueing counts the subscriptions with QoS 1 or 2.
 	queueing int
-	last     atomic.Uint64 // position of the newest posting
+	zeros    int // subscriptions of QoS 0 that messages wait for
+	// away counts the subscriptions of sessions that messages of QoS 0 wait for.
+	away atomic.Int64
+	last atomic.Uint64 // position of the newest posting
 	// posted and bytes are the running number and byte sum of the newest posting.
 	posted, bytes atomic.Uint64
 	// Of the collector: the postings up to low are dead, those up to swept are
@@ -185,21 +189,24 @@ type filter struct {
 }
 
 func (f *filter) add(s *sess, n *sub) {
-	if old := f.subs[s]; old != nil && old.QoS > 0 {
-		f.queueing--
-	}
+	f.remove(s)
 	f.subs[s] = n
-	if n.QoS > 0 {
-		f.queueing++
-	}
+	f.count(n, 1)
 }
 
 func (f *filter) remove(s *sess) {
 	if old := f.subs[s]; old != nil {
 		delete(f.subs, s)
-		if old.QoS > 0 {
-			f.queueing--
-		}
+		f.count(old, -1)
+	}
+}
+
+func (f *filter) count(n *sub, by int) {
+	switch {
+	case n.QoS > 0:
+		f.queueing += by
+	case n.zero:
+		f.zeros += by
 	}
 }
 

@@ -23,7 +23,7 @@ func (a *applier) subscribe(c *logpb.Subscribe, r *Result) {
 		if old != nil {
 			n.filter = old.filter
 			// What waits for the client under the old options goes on waiting.
-			if old.QoS > 0 {
+			if old.waits() {
 				n.since = old.since
 			}
 		} else {
@@ -33,6 +33,7 @@ func (a *applier) subscribe(c *logpb.Subscribe, r *Result) {
 				a.set([]byte(metaFilter), uint64Value(a.lastFilter))
 			}
 		}
+		n.zero = a.wantsZero(s, n)
 		switch {
 		case n.QoS == 0 || n.filter.group != nil || s.rec.Expiry == 0:
 		case n.WantsRetained(old != nil):

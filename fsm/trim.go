@@ -39,7 +39,7 @@ func (a *applier) trim(c *logpb.Trim) {
 func (s *sess) owed() bool {
 	at := s.at()
 	return slices.ContainsFunc(s.list(), func(n *sub) bool {
-		return n.QoS > 0 && session.Pos(n.filter.last.Load()) > max(at, n.since)
+		return n.waits() && session.Pos(n.filter.last.Load()) > max(at, n.since)
 	})
 }
 

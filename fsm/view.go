@@ -62,13 +62,13 @@ func (v *view) Queue(dst []Queued, client string, after session.Pos, limit int) 
 	}
 	s := found.(*sess)
 	v.postings = v.postings[:0]
-	var zero []*sub // that no posting is kept for
+	var zero []*sub // that postings may not be kept for
 	for _, n := range s.list() {
 		from := max(after, n.since, s.at())
 		if n.QoS == 0 && n.filter.group == nil {
 			zero = append(zero, n)
 		}
-		if n.QoS == 0 || session.Pos(n.filter.last.Load()) <= from {
+		if !n.waits() || session.Pos(n.filter.last.Load()) <= from {
 			continue
 		}
 		count := 0
@@ -96,12 +96,17 @@ func (v *view) Queue(dst []Queued, client string, after session.Pos, limit int) 
 	for i := have; len(zero) > 0 && i < len(dst); i++ {
 		// One copy names all subscriptions that match [MQTT-3.3.4-3].
 		for _, n := range zero {
-			if n.since < dst[i].Pos && routing.Match(n.Filter, dst[i].Message.Topic) {
+			if n.since < dst[i].Pos && !dst[i].names(n.Filter) && routing.Match(n.Filter, dst[i].Message.Topic) {
 				dst[i].Subscriptions = append(dst[i].Subscriptions, n.Subscription)
 			}
 		}
 	}
 	return dst, err
+}
+
+// names tells whether q has the subscription of a filter.
+func (q *Queued) names(filter string) bool {
+	return slices.ContainsFunc(q.Subscriptions, func(s session.Subscription) bool { return s.Filter == filter })
 }
 
 // readQueue reads the messages of v.postings, which is in order. One iterator

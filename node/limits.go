@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -107,6 +108,19 @@ func (b backend) ListSettings(_ context.Context, key string) ([]admin.Setting, e
 	return out, nil
 }
 
+// settable says in one sentence why a setting may not be set yet: a member that does
+// not know it would come to another state.
+func settable(key string, members []*logpb.Member) error {
+	for _, k := range fsm.SettingKeys() {
+		for _, m := range members {
+			if k.Key == key && m.Level < k.Level {
+				return &admin.Error{Kind: admin.Conflict, Msg: fmt.Sprintf("%s needs feature level %d and node %s is at %d: update every node first", key, k.Level, m.Node, m.Level)}
+			}
+		}
+	}
+	return nil
+}
+
 // SetSetting implements admin.Settings.
 func (b backend) SetSetting(ctx context.Context, r admin.SettingChange) (admin.Change, error) {
 	if _, err := b.ListSettings(ctx, r.Key); err != nil {
@@ -121,6 +135,9 @@ func (b backend) SetSetting(ctx context.Context, r admin.SettingChange) (admin.C
 			return admin.Change{}, invalid(err)
 		}
 		put.Value = r.Value
+		if err := settable(r.Key, b.n.store.Members()); err != nil {
+			return admin.Change{}, err
+		}
 	}
 	return b.change(ctx, &logpb.Item{Kind: &logpb.Item_SettingPut{SettingPut: put}})
 }

@@ -77,6 +77,7 @@ func (l brokerLog) Submit(item *logpb.Item, done func(fsm.Result)) {
 func (l brokerLog) View() fsm.View                 { return l.n.store.View() }
 func (l brokerLog) Leased() bool                   { return l.n.consensus.Leased() }
 func (l brokerLog) Shared(topic string) []fsm.Pick { return l.n.store.Shared(topic) }
+func (l brokerLog) Queues(topic string) bool       { return l.n.store.Queues(topic) }
 func (l brokerLog) Locked(f func(at session.Pos, view func() fsm.View)) {
 	l.n.store.Locked(f)
 }

@@ -129,6 +129,12 @@ type Out struct {
 	Message *Message
 }
 
+// Span is what lies after From and before To.
+type Span struct{ From, To Pos }
+
+// Holds tells whether p is in the span.
+func (s Span) Holds(p Pos) bool { return s.From < p && p < s.To }
+
 // Inflight is an outgoing QoS 1 message that was sent and not acknowledged
 // when its connection ended in an orderly way.
 type Inflight struct {

@@ -89,10 +89,15 @@ func (a *App) settingSetCommand(r *remote) *cobra.Command {
 		Use:   "set KEY VALUE",
 		Short: "Change a setting",
 		Long: `Changes a setting, on every node at once. A limit that is lowered has queues that
-are over it give up their oldest messages within seconds.`,
+are over it give up their oldest messages within seconds.
+
+With queue.qos0 on, messages of QoS 0 wait for sessions whose client is away, as
+Mosquitto's queue_qos0_messages has them do, shared subscriptions excepted. They
+count for the limits of queues, go through the log, and are sent at most once.`,
 		Example: `  mqcluster setting set queue.max_messages 100000
   mqcluster setting set queue.max_bytes 64MiB
-  mqcluster setting set queue.max_age 168h`,
+  mqcluster setting set queue.max_age 168h
+  mqcluster setting set queue.qos0 on`,
 		Args:              argCount(2, 2),
 		ValidArgsFunction: r.completeSettings,
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -2787,8 +2787,11 @@ type Session struct {
 	Protocol         uint32                 `protobuf:"varint,14,opt,name=protocol,proto3" json:"protocol,omitempty"`
 	Address          string                 `protobuf:"bytes,15,opt,name=address,proto3" json:"address,omitempty"`
 	// Everything at or before may have been sent by an earlier connection.
-	Horizon       uint64 `protobuf:"varint,16,opt,name=horizon,proto3" json:"horizon,omitempty"`
-	Since         int64  `protobuf:"varint,17,opt,name=since,proto3" json:"since,omitempty"` // log time of the last claim or release
+	Horizon uint64 `protobuf:"varint,16,opt,name=horizon,proto3" json:"horizon,omitempty"`
+	Since   int64  `protobuf:"varint,17,opt,name=since,proto3" json:"since,omitempty"` // log time of the last claim or release
+	// Where messages of QoS 0 waited, and may not have been sent yet (setting
+	// queue.qos0); only the last may be open.
+	Zero          []*Span `protobuf:"bytes,18,rep,name=zero,proto3" json:"zero,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2942,19 +2945,81 @@ func (x *Session) GetSince() int64 {
 	return 0
 }
 
-type SessionSubscription struct {
+func (x *Session) GetZero() []*Span {
+	if x != nil {
+		return x.Zero
+	}
+	return nil
+}
+
+// Span is what lies between two positions.
+type Span struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Subscription  *Subscription          `protobuf:"bytes,1,opt,name=subscription,proto3" json:"subscription,omitempty"`
-	FilterId      uint64                 `protobuf:"varint,2,opt,name=filter_id,json=filterId,proto3" json:"filter_id,omitempty"`
-	Since         uint64                 `protobuf:"varint,3,opt,name=since,proto3" json:"since,omitempty"` // position from which it is active
-	Replay        *Replay                `protobuf:"bytes,4,opt,name=replay,proto3" json:"replay,omitempty"`
+	From          uint64                 `protobuf:"varint,1,opt,name=from,proto3" json:"from,omitempty"`
+	To            uint64                 `protobuf:"varint,2,opt,name=to,proto3" json:"to,omitempty"` // 0: open
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Span) Reset() {
+	*x = Span{}
+	mi := &file_fsm_logpb_log_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Span) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Span) ProtoMessage() {}
+
+func (x *Span) ProtoReflect() protoreflect.Message {
+	mi := &file_fsm_logpb_log_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Span.ProtoReflect.Descriptor instead.
+func (*Span) Descriptor() ([]byte, []int) {
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *Span) GetFrom() uint64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *Span) GetTo() uint64 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+type SessionSubscription struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Subscription *Subscription          `protobuf:"bytes,1,opt,name=subscription,proto3" json:"subscription,omitempty"`
+	FilterId     uint64                 `protobuf:"varint,2,opt,name=filter_id,json=filterId,proto3" json:"filter_id,omitempty"`
+	Since        uint64                 `protobuf:"varint,3,opt,name=since,proto3" json:"since,omitempty"` // position from which it is active
+	Replay       *Replay                `protobuf:"bytes,4,opt,name=replay,proto3" json:"replay,omitempty"`
+	// Of QoS 0: what matches while the client is away waits (setting queue.qos0).
+	Waits         bool `protobuf:"varint,5,opt,name=waits,proto3" json:"waits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SessionSubscription) Reset() {
 	*x = SessionSubscription{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[36]
+	mi := &file_fsm_logpb_log_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2966,7 +3031,7 @@ func (x *SessionSubscription) String() string {
 func (*SessionSubscription) ProtoMessage() {}
 
 func (x *SessionSubscription) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[36]
+	mi := &file_fsm_logpb_log_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2979,7 +3044,7 @@ func (x *SessionSubscription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionSubscription.ProtoReflect.Descriptor instead.
 func (*SessionSubscription) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{36}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *SessionSubscription) GetSubscription() *Subscription {
@@ -3010,6 +3075,13 @@ func (x *SessionSubscription) GetReplay() *Replay {
 	return nil
 }
 
+func (x *SessionSubscription) GetWaits() bool {
+	if x != nil {
+		return x.Waits
+	}
+	return false
+}
+
 // Replay is what a subscription of QoS 1 or 2 is still owed of the retained
 // messages that were there when it was made: those at or before a position whose
 // topics come after a key, in the order of keys. The node that serves the session
@@ -3024,7 +3096,7 @@ type Replay struct {
 
 func (x *Replay) Reset() {
 	*x = Replay{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[37]
+	mi := &file_fsm_logpb_log_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3036,7 +3108,7 @@ func (x *Replay) String() string {
 func (*Replay) ProtoMessage() {}
 
 func (x *Replay) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[37]
+	mi := &file_fsm_logpb_log_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3049,7 +3121,7 @@ func (x *Replay) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replay.ProtoReflect.Descriptor instead.
 func (*Replay) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{37}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Replay) GetAt() uint64 {
@@ -3079,7 +3151,7 @@ type User struct {
 
 func (x *User) Reset() {
 	*x = User{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[38]
+	mi := &file_fsm_logpb_log_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3091,7 +3163,7 @@ func (x *User) String() string {
 func (*User) ProtoMessage() {}
 
 func (x *User) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[38]
+	mi := &file_fsm_logpb_log_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3104,7 +3176,7 @@ func (x *User) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use User.ProtoReflect.Descriptor instead.
 func (*User) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{38}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *User) GetName() string {
@@ -3152,7 +3224,7 @@ type Acl struct {
 
 func (x *Acl) Reset() {
 	*x = Acl{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[39]
+	mi := &file_fsm_logpb_log_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3164,7 +3236,7 @@ func (x *Acl) String() string {
 func (*Acl) ProtoMessage() {}
 
 func (x *Acl) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[39]
+	mi := &file_fsm_logpb_log_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3177,7 +3249,7 @@ func (x *Acl) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Acl.ProtoReflect.Descriptor instead.
 func (*Acl) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{39}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Acl) GetSubject() string {
@@ -3208,7 +3280,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[40]
+	mi := &file_fsm_logpb_log_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3220,7 +3292,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[40]
+	mi := &file_fsm_logpb_log_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3233,7 +3305,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{40}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Token) GetId() string {
@@ -3296,7 +3368,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[41]
+	mi := &file_fsm_logpb_log_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3308,7 +3380,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[41]
+	mi := &file_fsm_logpb_log_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3321,7 +3393,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{41}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Member) GetNode() string {
@@ -3408,7 +3480,7 @@ type Cert struct {
 
 func (x *Cert) Reset() {
 	*x = Cert{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[42]
+	mi := &file_fsm_logpb_log_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3420,7 +3492,7 @@ func (x *Cert) String() string {
 func (*Cert) ProtoMessage() {}
 
 func (x *Cert) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[42]
+	mi := &file_fsm_logpb_log_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3433,7 +3505,7 @@ func (x *Cert) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cert.ProtoReflect.Descriptor instead.
 func (*Cert) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{42}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Cert) GetSerial() string {
@@ -3696,7 +3768,7 @@ const file_fsm_logpb_log_proto_rawDesc = "" +
 	"\x05stamp\x18\a \x01(\x03R\x05stamp\x12\x1d\n" +
 	"\n" +
 	"expires_at\x18\b \x01(\x03R\texpiresAt\x12\x18\n" +
-	"\afilters\x18\t \x03(\x04R\afilters\"\xaf\x04\n" +
+	"\afilters\x18\t \x03(\x04R\afilters\"\xdb\x04\n" +
 	"\aSession\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x14\n" +
@@ -3716,12 +3788,17 @@ const file_fsm_logpb_log_proto_rawDesc = "" +
 	"\bprotocol\x18\x0e \x01(\rR\bprotocol\x12\x18\n" +
 	"\aaddress\x18\x0f \x01(\tR\aaddress\x12\x18\n" +
 	"\ahorizon\x18\x10 \x01(\x04R\ahorizon\x12\x14\n" +
-	"\x05since\x18\x11 \x01(\x03R\x05since\"\xbe\x01\n" +
+	"\x05since\x18\x11 \x01(\x03R\x05since\x12*\n" +
+	"\x04zero\x18\x12 \x03(\v2\x16.mqcluster.log.v1.SpanR\x04zero\"*\n" +
+	"\x04Span\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\x04R\x04from\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\x04R\x02to\"\xd4\x01\n" +
 	"\x13SessionSubscription\x12B\n" +
 	"\fsubscription\x18\x01 \x01(\v2\x1e.mqcluster.log.v1.SubscriptionR\fsubscription\x12\x1b\n" +
 	"\tfilter_id\x18\x02 \x01(\x04R\bfilterId\x12\x14\n" +
 	"\x05since\x18\x03 \x01(\x04R\x05since\x120\n" +
-	"\x06replay\x18\x04 \x01(\v2\x18.mqcluster.log.v1.ReplayR\x06replay\".\n" +
+	"\x06replay\x18\x04 \x01(\v2\x18.mqcluster.log.v1.ReplayR\x06replay\x12\x14\n" +
+	"\x05waits\x18\x05 \x01(\bR\x05waits\".\n" +
 	"\x06Replay\x12\x0e\n" +
 	"\x02at\x18\x01 \x01(\x04R\x02at\x12\x14\n" +
 	"\x05after\x18\x02 \x01(\fR\x05after\"z\n" +
@@ -3777,7 +3854,7 @@ func file_fsm_logpb_log_proto_rawDescGZIP() []byte {
 	return file_fsm_logpb_log_proto_rawDescData
 }
 
-var file_fsm_logpb_log_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
+var file_fsm_logpb_log_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
 var file_fsm_logpb_log_proto_goTypes = []any{
 	(*Entry)(nil),               // 0: mqcluster.log.v1.Entry
 	(*Pack)(nil),                // 1: mqcluster.log.v1.Pack
@@ -3815,13 +3892,14 @@ var file_fsm_logpb_log_proto_goTypes = []any{
 	(*SessionTrim)(nil),         // 33: mqcluster.log.v1.SessionTrim
 	(*Message)(nil),             // 34: mqcluster.log.v1.Message
 	(*Session)(nil),             // 35: mqcluster.log.v1.Session
-	(*SessionSubscription)(nil), // 36: mqcluster.log.v1.SessionSubscription
-	(*Replay)(nil),              // 37: mqcluster.log.v1.Replay
-	(*User)(nil),                // 38: mqcluster.log.v1.User
-	(*Acl)(nil),                 // 39: mqcluster.log.v1.Acl
-	(*Token)(nil),               // 40: mqcluster.log.v1.Token
-	(*Member)(nil),              // 41: mqcluster.log.v1.Member
-	(*Cert)(nil),                // 42: mqcluster.log.v1.Cert
+	(*Span)(nil),                // 36: mqcluster.log.v1.Span
+	(*SessionSubscription)(nil), // 37: mqcluster.log.v1.SessionSubscription
+	(*Replay)(nil),              // 38: mqcluster.log.v1.Replay
+	(*User)(nil),                // 39: mqcluster.log.v1.User
+	(*Acl)(nil),                 // 40: mqcluster.log.v1.Acl
+	(*Token)(nil),               // 41: mqcluster.log.v1.Token
+	(*Member)(nil),              // 42: mqcluster.log.v1.Member
+	(*Cert)(nil),                // 43: mqcluster.log.v1.Cert
 }
 var file_fsm_logpb_log_proto_depIdxs = []int32{
 	1,  // 0: mqcluster.log.v1.Entry.pack:type_name -> mqcluster.log.v1.Pack
@@ -3860,16 +3938,17 @@ var file_fsm_logpb_log_proto_depIdxs = []int32{
 	22, // 33: mqcluster.log.v1.AclPut.rules:type_name -> mqcluster.log.v1.Rule
 	33, // 34: mqcluster.log.v1.Trim.sessions:type_name -> mqcluster.log.v1.SessionTrim
 	7,  // 35: mqcluster.log.v1.Session.will:type_name -> mqcluster.log.v1.Will
-	36, // 36: mqcluster.log.v1.Session.subscriptions:type_name -> mqcluster.log.v1.SessionSubscription
+	37, // 36: mqcluster.log.v1.Session.subscriptions:type_name -> mqcluster.log.v1.SessionSubscription
 	10, // 37: mqcluster.log.v1.Session.inflight:type_name -> mqcluster.log.v1.Inflight
-	11, // 38: mqcluster.log.v1.SessionSubscription.subscription:type_name -> mqcluster.log.v1.Subscription
-	37, // 39: mqcluster.log.v1.SessionSubscription.replay:type_name -> mqcluster.log.v1.Replay
-	22, // 40: mqcluster.log.v1.Acl.rules:type_name -> mqcluster.log.v1.Rule
-	41, // [41:41] is the sub-list for method output_type
-	41, // [41:41] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	36, // 38: mqcluster.log.v1.Session.zero:type_name -> mqcluster.log.v1.Span
+	11, // 39: mqcluster.log.v1.SessionSubscription.subscription:type_name -> mqcluster.log.v1.Subscription
+	38, // 40: mqcluster.log.v1.SessionSubscription.replay:type_name -> mqcluster.log.v1.Replay
+	22, // 41: mqcluster.log.v1.Acl.rules:type_name -> mqcluster.log.v1.Rule
+	42, // [42:42] is the sub-list for method output_type
+	42, // [42:42] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_fsm_logpb_log_proto_init() }
@@ -3915,7 +3994,7 @@ func file_fsm_logpb_log_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fsm_logpb_log_proto_rawDesc), len(file_fsm_logpb_log_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   43,
+			NumMessages:   44,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
