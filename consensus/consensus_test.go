@@ -504,6 +504,10 @@ func TestFollowerCatchesUpBySnapshotWhileProposing(t *testing.T) {
 	if got["f 000001"] != 1 || got["f 000002"] != 1 {
 		t.Errorf("applied: %v", got)
 	}
+	// The log of before the snapshot is gone, so that none is missing in its middle.
+	f.halt(false)
+	c.restart(f, true)
+	eventually(t, "the follower is back", func() bool { return f.Leased() })
 }
 
 func TestStoreFailureIsFatal(t *testing.T) {

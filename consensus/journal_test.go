@@ -226,6 +226,24 @@ func TestLostLogIsTold(t *testing.T) {
 	}
 }
 
+// TestLogBehindTheStateIsTold: the whole directory is gone, and the state is there.
+func TestLogBehindTheStateIsTold(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	c.leased()
+	n := c.nodes[0]
+	n.halt(true)
+	cfg := n.cfg
+	cfg.Dir = t.TempDir()
+	self := Server{Node: cfg.Node, Store: cfg.Store, Address: cfg.Address, Voter: true}
+	if err := Bootstrap(cfg, []Server{self}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Open(t.Context(), cfg, Deps{FSM: n.fsm, State: n.fsm, Network: dialer{c.w, n.name}, Fatal: func(error) {}})
+	if !errors.Is(err, ErrDamaged) {
+		t.Errorf("a state ahead of its log: %v, want %v", err, ErrDamaged)
+	}
+}
+
 // TestJournalOfAnOlderDirectory: a raft.db without one gets one, also where making
 // it was interrupted.
 func TestJournalOfAnOlderDirectory(t *testing.T) {

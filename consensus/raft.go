@@ -145,6 +145,9 @@ func (c *Consensus) restoreNewest(ctx context.Context) error {
 		if err := examineSnapshots(c.cfg.Dir, list); err != nil {
 			return err
 		}
+		if err := c.examineEnd(list); err != nil {
+			return err
+		}
 	}
 	if len(list) == 0 || c.deps.State.AppliedIndex() >= list[0].Index {
 		return nil
@@ -159,6 +162,22 @@ func (c *Consensus) restoreNewest(ctx context.Context) error {
 	defer rd.Close()
 	if err := c.deps.FSM.Restore(rd); err != nil {
 		return fmt.Errorf("restore snapshot %s: %w", list[0].ID, err)
+	}
+	return nil
+}
+
+// examineEnd checks that the log reaches as far as the state: what is applied was in
+// the log before. A node that lost its log, and with it its vote, is no voter.
+func (c *Consensus) examineEnd(list []*raft.SnapshotMeta) error {
+	last, err := c.store.LastIndex()
+	if err != nil {
+		return fmt.Errorf("read the log: %w", err)
+	}
+	if len(list) > 0 {
+		last = max(last, list[0].Index)
+	}
+	if applied := c.deps.State.AppliedIndex(); applied > last {
+		return fmt.Errorf("%w (the state is of entry %d, the log ends at %d)", ErrDamaged, applied, last)
 	}
 	return nil
 }
