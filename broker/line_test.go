@@ -112,7 +112,10 @@ func TestTrimOfALine(t *testing.T) {
 	p.publish("a", "2", 2, false)
 	s.wantMessages("a", "1", "2")
 	s.quiet()
-	if cl := n.broker.find("s"); cl.out.queueBytes != 0 || cl.out.line.q.len() != 0 {
+	cl := n.broker.find("s")
+	cl.mu.Lock()
+	defer cl.mu.Unlock()
+	if cl.out.queueBytes != 0 || cl.out.line.q.len() != 0 {
 		t.Errorf("%d bytes and %d messages are left", cl.out.queueBytes, cl.out.line.q.len())
 	}
 }
