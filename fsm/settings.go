@@ -159,8 +159,11 @@ func (a *applier) putSetting(c *logpb.SettingPut) {
 		a.set(appendString(keySetting, c.Key), []byte(c.Value))
 	}
 	a.setLimits()
-	if a.limits.QueueQoS0 && !was {
+	switch on := a.limits.QueueQoS0; {
+	case on && !was:
 		a.queueZero()
+	case was && !on:
+		a.dropZero()
 	}
 }
 

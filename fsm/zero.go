@@ -96,6 +96,27 @@ func (a *applier) queueZero() {
 	}
 }
 
+// dropZero gives up what waits when the setting is switched off: nothing is held for
+// subscriptions of QoS 0 any more.
+func (a *applier) dropZero() {
+	// In no order: each session has keys of its own.
+	for _, s := range a.sessions {
+		if len(s.rec.Zero) > 0 {
+			a.forgetZero(s)
+			a.putSession(s)
+		}
+		for _, n := range s.list() {
+			if n.zero {
+				m := *n
+				m.zero = false
+				a.attach(s, &m)
+				a.putSubscription(s, &m)
+				a.touched = append(a.touched, n.filter)
+			}
+		}
+	}
+}
+
 // spans are the closed spans of s.
 func (s *sess) spans() (l []session.Span) {
 	for _, z := range s.rec.Zero {

@@ -88,7 +88,15 @@ func TestQueueZero(t *testing.T) {
 	queues(true)
 	res, e = r.zeroClaim("a")
 	want(res, "4")
+	r.leave("a", "z", e)
+	say("given up")
 	r.set("queue.qos0", "off")
+	queues(false)
+	if s := r.store.Session("z"); len(s.Zero) > 0 || s.Subscriptions[0].Waits {
+		t.Errorf("with the setting off %v is kept", s)
+	}
+	res, e = r.zeroClaim("a")
+	want(res)
 	r.leave("a", "z", e)
 	queues(false)
 }
