@@ -41,6 +41,8 @@ PAHO ?=
 E2E_PARALLEL ?= 4
 CHAOS_PLANS ?= 20
 CHAOS_DURATION ?= 90s
+SIM_SCHEDULES ?= 300
+SIM_SEED ?=
 
 test_flags = $(if $(RUN),-run '$(RUN)') $(TESTFLAGS)
 # $(call gotest,arguments,name): go test; with REPORT into REPORT.name.
@@ -95,6 +97,11 @@ race: ## unit tests under the race detector (needs a C compiler); PKGS, RUN
 .PHONY: e2e
 e2e: build ## all tests with real processes; RUN, E2E_LONG=1, E2E_PARALLEL
 	$(e2e) $(call gotest,-count=1 -timeout 30m -parallel $(E2E_PARALLEL) $(test_flags) ./test/e2e/...,e2e)
+
+.PHONY: sim
+sim: ## schedules of faults in simulated clusters; SIM_SCHEDULES, SIM_SEED, SIM_TAGS
+	SIM_SCHEDULES='$(SIM_SCHEDULES)' SIM_SEED='$(SIM_SEED)' \
+	  $(call gotest,-count=1 -v -timeout 1h $(if $(SIM_TAGS),-tags '$(SIM_TAGS)') -run '^TestSchedules$$' ./test/sim,sim)
 
 .PHONY: chaos
 chaos: build ## real clusters under 20 plans of faults of 90 s; CHAOS_PLANS, CHAOS_DURATION, CHAOS_KINDS, E2E_SEED

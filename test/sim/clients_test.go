@@ -123,7 +123,7 @@ func (w *crew) publisher(i int) {
 	}
 	if w.IntN(4) == 0 {
 		// Large ones fill packs, and a node has many full packs under way.
-		p.Size, p.Window, p.Rate = 20_000, 50, 100
+		p.Size, p.Window, p.Rate = 6_500, 150, 100
 	}
 	for range 1 + w.IntN(2) {
 		p.Topics = append(p.Topics, fmt.Sprintf("t/%d", w.IntN(3)))
@@ -315,8 +315,10 @@ func (w *crowd) takeOver(ctx context.Context, i int, cfg history.SubscriberConfi
 		w.subs[i].Disconnect()
 		w.subs[i] = s
 	}
-	// A CONNECT of one that has gone may still win: not for longer than a node waits
-	// for the outcome of a claim.
+	// One that got no answer to a CONNECT of its own takes the id back when it is taken
+	// over; so it goes first. And a CONNECT of one that has gone may still win: not for
+	// longer than a node waits for the outcome of a claim.
+	w.subs[i].Disconnect()
 	time.Sleep(2 * time.Second)
 	cfg.Name = cfg.ClientID + ".last"
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -326,7 +328,6 @@ func (w *crowd) takeOver(ctx context.Context, i int, cfg history.SubscriberConfi
 		w.c.fail("nobody holds the client id in the end: %v", err)
 		return
 	}
-	w.subs[i].Disconnect()
 	w.subs[i] = s
 }
 

@@ -21,8 +21,10 @@ type end struct {
 type half struct {
 	wire *wire
 	wake chan struct{} // of the reader
+	ring *time.Timer   // wakes it too, when the first chunk arrives
 
 	mu       sync.Mutex
+	rings    time.Time // when, zero: not
 	chunks   []chunk
 	last     time.Time // when the newest chunk arrives
 	deadline time.Time // of reads
@@ -48,7 +50,11 @@ func newPair(n *network, from, to string) (near, far *end) {
 	return near, far
 }
 
-func newHalf(w *wire) *half { return &half{wire: w, wake: make(chan struct{}, 1)} }
+func newHalf(w *wire) *half {
+	h := &half{wire: w, wake: make(chan struct{}, 1), ring: time.NewTimer(time.Hour)}
+	h.ring.Stop()
+	return h
+}
 
 func (h *half) signal() {
 	select {
@@ -60,76 +66,67 @@ func (h *half) signal() {
 // Read implements net.Conn. One goroutine at a time may read.
 func (e *end) Read(p []byte) (int, error) {
 	for {
-		n, wait, err := e.in.take(p)
+		n, mended, err := e.in.take(p)
 		if n > 0 || err != nil {
 			return n, err
 		}
-		wait.pause(e.in.wake)
+		select {
+		case <-e.in.wake:
+		case <-mended:
+		case <-e.in.ring.C:
+		}
 	}
 }
 
-// pause is what a reader waits for.
-type pause struct {
-	until   time.Time // zero: nothing is on its way
-	changed <-chan struct{}
-}
-
-func (p pause) pause(wake <-chan struct{}) {
-	var ring <-chan time.Time
-	if !p.until.IsZero() {
-		timer := time.NewTimer(time.Until(p.until))
-		defer timer.Stop()
-		ring = timer.C
-	}
-	select {
-	case <-wake:
-	case <-p.changed:
-	case <-ring:
+// ringAt lets the reader wake at a time, or sooner. mu is held.
+func (h *half) ringAt(at, now time.Time) {
+	if h.rings.IsZero() || !h.rings.After(now) || at.Before(h.rings) {
+		h.rings = at
+		h.ring.Reset(at.Sub(now))
 	}
 }
 
-// take returns what has arrived, or what to wait for.
-func (h *half) take(p []byte) (int, pause, error) {
+// take returns what has arrived. If there is nothing yet the reader waits for wake,
+// ring, and, where the wire is cut, for its mending.
+func (h *half) take(p []byte) (n int, mended <-chan struct{}, err error) {
 	cut, changed := h.wire.state()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now := time.Now()
 	switch {
 	case h.closed:
-		return 0, pause{}, net.ErrClosed
+		return 0, nil, net.ErrClosed
 	case h.broken:
-		return 0, pause{}, syscall.ECONNRESET
+		return 0, nil, syscall.ECONNRESET
 	case !h.deadline.IsZero() && !now.Before(h.deadline):
-		return 0, pause{}, os.ErrDeadlineExceeded
+		return 0, nil, os.ErrDeadlineExceeded
 	}
-	wait := pause{until: h.deadline}
+	if !h.deadline.IsZero() {
+		h.ringAt(h.deadline, now)
+	}
 	if len(h.chunks) == 0 {
-		return 0, wait, nil
+		return 0, nil, nil
 	}
 	c := &h.chunks[0]
 	switch {
 	case cut:
-		wait.changed = changed
+		return 0, changed, nil
 	case c.at.After(now):
-		if wait.until.IsZero() || c.at.Before(wait.until) {
-			wait.until = c.at
-		}
+		h.ringAt(c.at, now)
+		return 0, nil, nil
 	case len(c.data) == 0:
-		return 0, pause{}, io.EOF
-	default:
-		n := 0
-		for len(h.chunks) > 0 && n < len(p) && len(h.chunks[0].data) > 0 && !h.chunks[0].at.After(now) {
-			k := copy(p[n:], h.chunks[0].data)
-			n += k
-			h.chunks[0].data = h.chunks[0].data[k:]
-			if len(h.chunks[0].data) > 0 {
-				break
-			}
-			h.chunks = h.chunks[1:]
-		}
-		return n, pause{}, nil
+		return 0, nil, io.EOF
 	}
-	return 0, wait, nil
+	for len(h.chunks) > 0 && n < len(p) && len(h.chunks[0].data) > 0 && !h.chunks[0].at.After(now) {
+		k := copy(p[n:], h.chunks[0].data)
+		n += k
+		h.chunks[0].data = h.chunks[0].data[k:]
+		if len(h.chunks[0].data) > 0 {
+			break
+		}
+		h.chunks = h.chunks[1:]
+	}
+	return n, nil, nil
 }
 
 // Write implements net.Conn.
@@ -156,18 +153,20 @@ func (e *end) Write(p []byte) (int, error) {
 		return 0, syscall.EPIPE
 	}
 	h.put(late, append([]byte(nil), p...))
+	e.net.sent.Add(1)
 	return len(p), nil
 }
 
 // put is called with mu held.
 func (h *half) put(late time.Duration, data []byte) {
-	at := time.Now().Add(late)
+	now := time.Now()
+	at := now.Add(late)
 	if at.Before(h.last) {
 		at = h.last
 	}
 	h.last = at
 	h.chunks = append(h.chunks, chunk{at, data})
-	h.signal()
+	h.ringAt(at, now)
 }
 
 // CloseWrite ends the stream; the other direction goes on.
@@ -207,6 +206,7 @@ func (e *end) gone(silent bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.closed, h.silent, h.chunks = true, h.silent || silent, nil
+	h.ring.Stop()
 	h.signal()
 }
 

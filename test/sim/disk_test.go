@@ -2,11 +2,13 @@ package sim
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -248,6 +250,11 @@ func (s *memSink) Close() error {
 	}
 	s.snap.meta.Size = int64(len(s.snap.data))
 	m.kept = append([]*memSnapshot{s.snap}, m.kept...)
+	// One that raft was taking ends after one that it has installed meanwhile, and is
+	// older all the same.
+	slices.SortStableFunc(m.kept, func(a, b *memSnapshot) int {
+		return cmp.Or(cmp.Compare(b.meta.Term, a.meta.Term), cmp.Compare(b.meta.Index, a.meta.Index))
+	})
 	if len(m.kept) > 2 {
 		m.kept = m.kept[:2]
 	}

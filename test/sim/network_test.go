@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -15,6 +16,8 @@ import (
 // clients run on. Each direction between two hosts is a wire of its own, which
 // can be cut and delayed.
 type network struct {
+	sent atomic.Int64 // writes
+
 	mu    sync.Mutex
 	rng   *rand.Rand
 	hosts map[string]*host

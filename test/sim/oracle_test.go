@@ -87,7 +87,7 @@ func openOracle() (*oracle, error) {
 	o := &oracle{fs: vfs.NewMem()}
 	var err error
 	o.store, err = fsm.Open(context.Background(), fsm.Config{
-		Dir: stateDir, Node: "oracle", FS: o.fs, CacheBytes: 1 << 20, MemTableBytes: 256 << 10, KeepDead: true,
+		Dir: stateDir, Node: "oracle", FS: o.fs, CacheBytes: 1 << 20, MemTableBytes: 4 << 20, KeepDead: true,
 	}, fsm.Deps{})
 	return o, err
 }

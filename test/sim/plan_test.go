@@ -23,9 +23,13 @@ type plan struct {
 	// raft's queue: who waits there holds a mutex, and while anybody waits for a mutex
 	// the simulated clock stands still. So it is short, and 0 where packs are many.
 	fsync time.Duration
-	drift map[string]float64
-	steps []step
-	load  load
+	// memtable is how much of the state is in memory only. Where messages are small it
+	// is small too, so that it reaches the disk by itself now and then; large ones would
+	// be written again and again.
+	memtable int
+	drift    map[string]float64
+	steps    []step
+	load     load
 }
 
 // step is a fault and when it comes, counted from the one before.
@@ -51,8 +55,9 @@ func newPlan(seed uint64) *plan {
 		p.steps = append(p.steps, f)
 	}
 	p.load = drawLoad(r)
+	p.memtable = 64 << 10
 	if slices.ContainsFunc(p.load.publishers, func(c history.PublisherConfig) bool { return c.Size > 1000 }) {
-		p.fsync = 0
+		p.fsync, p.memtable = 0, 4<<20
 	}
 	return p
 }

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,33 +17,57 @@ import (
 	"github.com/mqcluster/mqcluster/test/history"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// The nodes make much garbage, and keep little.
+	debug.SetGCPercent(400)
+	goleak.VerifyTestMain(m)
+}
 
 // stuckAfter is how long, of real time, a schedule may take.
 const stuckAfter = 2 * time.Minute
 
-// outcome is what a schedule came to.
+// outcome is what a schedule came to, or several together.
 type outcome struct {
-	stats history.Stats
-	took  time.Duration // simulated
+	acked, delivered, connections int
+	faults, entries, leaders      int
+	sent                          int64         // writes to the network
+	took                          time.Duration // simulated
+}
+
+func (o *outcome) add(p outcome) {
+	o.acked, o.delivered, o.connections = o.acked+p.acked, o.delivered+p.delivered, o.connections+p.connections
+	o.faults, o.entries, o.leaders = o.faults+p.faults, o.entries+p.entries, o.leaders+p.leaders
+	o.sent, o.took = o.sent+p.sent, o.took+p.took
+}
+
+func (o outcome) String() string {
+	return fmt.Sprintf("%d faults, %d terms, %d connections, %d messages acknowledged, %d delivered, %d entries, %d writes to the network in %v of theirs",
+		o.faults, o.leaders, o.connections, o.acked, o.delivered, o.entries, o.sent, o.took.Round(time.Millisecond))
 }
 
 // TestSchedules plays schedules and judges each.
 func TestSchedules(t *testing.T) {
 	first, count := seeds(t)
 	start := time.Now()
-	var acked, delivered int
-	for i := range count {
-		seed := first + uint64(i)
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			o := play(t, newPlan(seed))
-			acked += o.stats.Acked
-			delivered += o.stats.Delivered
-		})
-	}
+	var mu sync.Mutex
+	var all outcome
+	// The group ends when all that run in parallel have.
+	t.Run("seed", func(t *testing.T) {
+		for i := range count {
+			seed := first + uint64(i)
+			t.Run(fmt.Sprint(seed), func(t *testing.T) {
+				t.Parallel()
+				began := time.Now()
+				o := play(t, newPlan(seed))
+				t.Logf("%v, %v", time.Since(began).Round(time.Millisecond), o)
+				mu.Lock()
+				defer mu.Unlock()
+				all.add(o)
+			})
+		}
+	})
 	took := time.Since(start)
-	t.Logf("%d schedules in %v, %.0f a minute; %d messages acknowledged, %d delivered", count, took.Round(time.Millisecond),
-		float64(count)/took.Minutes(), acked, delivered)
+	t.Logf("%d schedules from seed %d in %v, %.0f a minute: %v", count, first, took.Round(time.Millisecond), float64(count)/took.Minutes(), all)
 }
 
 // seeds says which schedules to play: SIM_SEED the first one, SIM_SCHEDULES how
@@ -84,7 +110,9 @@ func play(t *testing.T, p *plan) (o outcome) {
 		o.took = c.ended
 	})
 	report := c.judge()
-	o.stats = report.Stats
+	o.acked, o.delivered, o.connections = report.Stats.Acked, report.Stats.Delivered, report.Stats.Connections
+	o.faults, o.sent = len(p.steps), c.net.sent.Load()
+	o.entries, o.leaders = c.trace.extent()
 	if err := c.verdict(); err != nil {
 		t.Errorf("%v\nthe plan was: %swhat happened:\n  %s\n%s", err, p, strings.Join(c.notes, "\n  "), c.trace.show())
 	}

@@ -84,6 +84,19 @@ func (t *trace) upTo(after, index uint64) []*raft.Log {
 	return logs
 }
 
+// extent tells how many entries were applied, and how many leaders they are of.
+func (t *trace) extent() (entries, leaders int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	terms := map[uint64]bool{}
+	for _, a := range t.entries {
+		if a.kind != nothing {
+			terms[a.term] = true
+		}
+	}
+	return len(t.entries), len(terms)
+}
+
 // tracedFSM is a node's state as its raft sees it.
 type tracedFSM struct {
 	p    *process
