@@ -260,11 +260,13 @@ func (p *process) releaseGhosts() {
 
 // The process is its broker's Log.
 
-func (p *process) Submit(item *logpb.Item, done func(fsm.Result)) { p.consensus.Submit(item, done) }
-func (p *process) View() fsm.View                                 { return p.store.View() }
-func (p *process) Leased() bool                                   { return p.consensus.Leased() }
-func (p *process) Shared(topic string) []fsm.Pick                 { return p.store.Shared(topic) }
-func (p *process) Queues(topic string) bool                       { return p.store.Queues(topic) }
+func (p *process) Submit(item *logpb.Item, done func(fsm.Result)) {
+	p.consensus.Submit(planted(item, done))
+}
+func (p *process) View() fsm.View                 { return p.store.View() }
+func (p *process) Leased() bool                   { return p.consensus.Leased() }
+func (p *process) Shared(topic string) []fsm.Pick { return p.store.Shared(topic) }
+func (p *process) Queues(topic string) bool       { return p.store.Queues(topic) }
 func (p *process) Locked(f func(at session.Pos, view func() fsm.View)) {
 	p.store.Locked(f)
 }
