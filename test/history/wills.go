@@ -223,6 +223,9 @@ func (c *check) told(cn *conn) bool {
 	if cn.end.Kind != Lost || cn.end.Reason == TakenOver {
 		return true
 	}
+	if r := cn.end.Reason; r == shuttingDown || r == useAnother || r == moved {
+		return false // also if the node was killed right after
+	}
 	for _, w := range c.windows {
 		if w.killed && w.node == cn.node() && w.from >= cn.up.At && w.from <= cn.end.At+time.Second {
 			return true

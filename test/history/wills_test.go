@@ -92,6 +92,8 @@ func TestCheckWills(t *testing.T) {
 			pass(second).sees("b/will-1").last(), broken, Options{}},
 		{"node cut off, fired before its client knew", begun(0, 60).fault("a").pass(10*second).sees("b/will-1").pass(10*second).lost("b", 1, shuttingDown).last(), nil, Options{}},
 		{"node cut off, and too soon", begun(10, 60).fault("a").pass(5*second).sees("b/will-1").pass(10*second).lost("b", 1, shuttingDown).last(), broken, Options{}},
+		{"node cut off, sends its client away and is killed", begun(0, 60).fault("a").pass(10*second).lost("b", 1, shuttingDown).noted(Killed, "a").
+			bears("c", "b", 2, 0, 60, true).left("b", 2, 60).last(), nil, Options{}},
 		{"node cut off, and not fired", begun(0, 60).fault("a").pass(10*second).lost("b", 1, shuttingDown).last(), nil, Options{}},
 
 		{"drained, and back in time", begun(0, 60).noted(Draining, "a").lost("b", 1, shuttingDown).pass(second).bears("c", "b", 2, 0, 60, true).left("b", 2, 60).last(), nil, Options{}},
