@@ -13,11 +13,10 @@ import (
 )
 
 // eager is how many packs may be under way before a pack that is not full waits
-// for one of them: one on the leader's disk, one on its way there. With less the
-// disk idles between packs; with more, a busy node makes many small entries, and
-// an entry costs as much as some 30 items. What waits does so for at most one
-// commit, never for a timer.
-const eager = 2
+// for one of them. With more, a busy node makes many small entries, and an entry
+// costs as much as some 30 items; full packs do not wait. What waits does so for at
+// most one commit, never for a timer.
+const eager = 1
 
 // proposer turns submitted items into the node's numbered packs and keeps them
 // until they are applied here.
