@@ -86,6 +86,11 @@ type Config struct {
 	// entries go to raft.db, at least 64 KiB; it counts where they are made.
 	JournalBytes int64
 
+	// Eager (1) is how many packs may be under way before a pack that is not full
+	// waits for one of them. With more, a busy node makes many small entries, and an
+	// entry costs as much as some 30 items. What waits does so for at most one commit,
+	// never for a timer.
+	Eager int
 	// Window (32) and WindowBytes (4 MiB) bound the packs in flight, QueueItems
 	// (16384) and QueueBytes (16 MiB) what waits for them.
 	Window, WindowBytes    int
@@ -130,6 +135,7 @@ func (c *Config) complete() error {
 	orDefault(&c.TrailingLogs, 8192)
 	orDefault(&c.JournalBytes, 8<<20)
 	c.JournalBytes = max(c.JournalBytes, 64<<10) / journalPage * journalPage
+	orDefault(&c.Eager, 1)
 	orDefault(&c.Window, 32)
 	orDefault(&c.WindowBytes, 4<<20)
 	orDefault(&c.QueueItems, 16384)

@@ -12,12 +12,6 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// eager is how many packs may be under way before a pack that is not full waits
-// for one of them. With more, a busy node makes many small entries, and an entry
-// costs as much as some 30 items; full packs do not wait. What waits does so for at
-// most one commit, never for a timer.
-const eager = 1
-
 // proposer turns submitted items into the node's numbered packs and keeps them
 // until they are applied here.
 //
@@ -134,7 +128,7 @@ func (p *proposer) ready() bool {
 	case len(p.window) >= p.c.cfg.Window || p.windowBytes+len(head.items) > p.c.cfg.WindowBytes:
 		return false
 	default:
-		return n < eager || len(p.queue) > 1 || head.full()
+		return n < p.c.cfg.Eager || len(p.queue) > 1 || head.full()
 	}
 }
 

@@ -51,7 +51,7 @@ func numbers(p *proposer) []uint64 {
 }
 
 func TestResendRules(t *testing.T) {
-	p := bareProposer(t, nil)
+	p := bareProposer(t, func(cfg *Config) { cfg.Eager = 2 })
 	var got outcome
 	submit := func(name string) { p.submit(t.Context(), publish(name, 1), got.of(name)) }
 
@@ -115,7 +115,7 @@ func TestResendRules(t *testing.T) {
 // what comes after it, whose result is all that retires it.
 func TestSwallowedPacksHoldNothingUp(t *testing.T) {
 	for _, window := range []int{0, 2} {
-		p := bareProposer(t, func(cfg *Config) { cfg.Window = window })
+		p := bareProposer(t, func(cfg *Config) { cfg.Window, cfg.Eager = window, 2 })
 		var got outcome
 		p.begin(1)
 		for _, n := range []string{"a", "b", "c"} {
