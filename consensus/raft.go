@@ -93,6 +93,9 @@ func (c *Consensus) openRaft(ctx context.Context) (err error) {
 	if err := c.restoreNewest(ctx); err != nil {
 		return err
 	}
+	if err := dropBehind(storage.Log, storage.Snapshots); err != nil {
+		return err
+	}
 	self := serverAddress(c.cfg.Node, c.cfg.Store, c.cfg.Address)
 	c.layer = newStreamLayer(c, self)
 	c.trans = newGatedTransport(c.ctx, raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
