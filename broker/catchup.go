@@ -144,6 +144,8 @@ func (o *outgoing) waited(pos session.Pos) bool {
 // passZero notes that a message which the log keeps for others needs nothing more
 // here: it was of QoS 0. A connection that is behind comes to it in the log.
 func (c *client) passZero(pos session.Pos) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if o := &c.out; !o.behind && len(o.feeds) == 0 && pos > o.read {
 		c.take(pos)
 		c.settle(pos)

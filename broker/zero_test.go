@@ -53,6 +53,7 @@ func TestQoS0Waits(t *testing.T) {
 	for range 2 { // the second time away is as the first
 		s.disconnect()
 		z.disconnect()
+		c.settle() // the publisher's node knows that they are away
 		p.publish("a", "x", 0, false)
 		p.publish("a", "y", 1, false)
 		p.publish("a", "z", 0, false)
@@ -107,6 +108,7 @@ func TestQoS0IsSentOnce(t *testing.T) {
 			s := connect(t, c.nodes[0], 5, "s", persistent)
 			s.subscribe(sub("a", 1))
 			s.disconnect()
+			c.settle()
 			p := connect(t, c.nodes[1], 5, "p")
 			for i, qos := range []byte{0, 1, 0, 1, 0} {
 				p.publish("a", fmt.Sprint(i), qos, false)
@@ -122,6 +124,7 @@ func TestQoS0IsSentOnce(t *testing.T) {
 			case "disconnect":
 				s.disconnect()
 			}
+			c.settle()
 			p.publish("a", "while away", 0, false)
 			p.publish("no/body", "", 1, false)
 			s = connect(t, c.nodes[1], 5, "s", persistent)
@@ -151,6 +154,7 @@ func TestQoS0IsTrimmed(t *testing.T) {
 	s := connect(t, c.nodes[0], 5, "s", persistent)
 	s.subscribe(sub("a", 0))
 	s.disconnect()
+	c.settle()
 	p := connect(t, c.nodes[0], 5, "p")
 	p.publish("a", "old", 0, false)
 	s2 := connect(t, c.nodes[0], 5, "s2")

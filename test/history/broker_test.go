@@ -154,6 +154,7 @@ func (b *broker) connect(c *rawmqtt.Client, o *rawmqtt.Connect) *brokerSession {
 			s.conn.Send(rawmqtt.DisconnectPacket(5, TakenOver))
 		}
 		s.conn.Close()
+		s.conn = nil // what it sent and was not read yet does not count
 		if delay, _ := rawmqtt.Find(propertiesOf(s.will), rawmqtt.WillDelay); delay.Int == 0 || o.CleanStart || s.expires {
 			b.fire(s)
 		}
