@@ -35,7 +35,9 @@ type client struct {
 	b    *Broker
 	conn net.Conn
 	info ConnInfo
-	done chan struct{} // closed when Serve returns
+	done chan struct{} // closed when the connection is over
+	// unhook undoes what closes the connection with the context of Serve.
+	unhook func() bool
 
 	id, user  string
 	version   byte
@@ -47,13 +49,9 @@ type client struct {
 	epoch     uint64
 	logged    bool // all subscriptions belong into the log
 	horizon   session.Pos
-	// method is of enhanced authentication; the rest is its state, of the reader.
-	method         string
-	authData       []byte
-	authenticating bool
-	exchange       Exchange
-	expiry         uint32 // session expiry interval in force
-	will           bool   // CONNECT brought one
+	auth      *exchanging // nil without enhanced authentication; of the reader
+	expiry    uint32      // session expiry interval in force
+	will      bool        // CONNECT brought one
 
 	in incoming // of the goroutine that reads
 

@@ -411,7 +411,11 @@ func (n *node) listen() {
 				}
 				return
 			}
-			n.wg.Go(func() { n.broker.Serve(context.Background(), conn, n.info) })
+			n.wg.Go(func() {
+				if rest := n.broker.Serve(context.Background(), conn, n.info); rest != nil {
+					rest()
+				}
+			})
 		}
 	})
 }

@@ -98,7 +98,9 @@ func (c *client) connack(p *packets.Packet, cl *fsm.Claimed, assigned string) *p
 	if k := cfg.MaxKeepAlive; k != 0 && (p.Connect.Keepalive == 0 || p.Connect.Keepalive > k) {
 		pr.ServerKeepAlive, pr.ServerKeepAliveFlag = k, true
 	}
-	pr.AuthenticationMethod, pr.AuthenticationData = c.method, c.authData
+	if c.auth != nil {
+		pr.AuthenticationMethod, pr.AuthenticationData = c.auth.method, c.auth.data
+	}
 	return ack
 }
 

@@ -57,7 +57,7 @@ func (c *client) firstFrame() ([]byte, error) {
 	for {
 		if in.w > in.r {
 			buf := in.buf[in.r:in.w]
-			if codec.FrameType(buf) != codec.TypeConnect && !c.authenticating {
+			if codec.FrameType(buf) != codec.TypeConnect && c.auth == nil {
 				return nil, errDone
 			}
 			n, _, err := codec.ScanClient(buf, c.b.cfg.MaxPacketSize)
@@ -107,7 +107,9 @@ func (c *client) identify(p *packets.Packet) (assigned string) {
 		c.window = min(c.window, int(pr.ReceiveMaximum))
 	}
 	c.expiry = min(pr.SessionExpiryInterval, cfg.MaxSessionExpiry)
-	c.method = pr.AuthenticationMethod
+	if pr.AuthenticationMethod != "" {
+		c.auth = &exchanging{method: pr.AuthenticationMethod}
+	}
 	return assigned
 }
 
@@ -129,7 +131,7 @@ func (c *client) admit(p *packets.Packet, will *session.Will) error {
 	}
 	var err error
 	switch {
-	case c.method != "":
+	case c.auth != nil:
 		c.user, err = c.enhanced(ctx, cred, p.Properties.AuthenticationData)
 	case !cred.HasUsername && len(cred.Certificates) == 0 && c.info.AllowAnonymous:
 	default:

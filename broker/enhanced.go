@@ -22,21 +22,27 @@ type Exchange interface {
 	Next(ctx context.Context, data []byte) (reply []byte, user string, done bool, err error)
 }
 
+// exchanging is the state of a client's enhanced authentication.
+type exchanging struct {
+	method   string
+	data     []byte   // for CONNACK
+	exchange Exchange // under way again, after CONNACK
+}
+
 // enhanced runs the exchange of a CONNECT.
 func (c *client) enhanced(ctx context.Context, cred Credentials, data []byte) (string, error) {
-	m := c.b.deps.Enhanced[c.method]
+	m := c.b.deps.Enhanced[c.auth.method]
 	if m == nil {
 		return "", &refusal{reasonBadMethod, "the authentication method is not known here"}
 	}
 	ex := m.Begin(cred)
-	c.authenticating = true
 	for {
 		reply, user, done, err := ex.Next(ctx, data)
 		if err != nil {
 			return "", err
 		}
 		if done {
-			c.authData = reply
+			c.auth.data = reply
 			return user, nil
 		}
 		if data, err = c.challenge(reply); err != nil {
@@ -65,7 +71,7 @@ func (c *client) challenge(data []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if p.Properties.AuthenticationMethod != c.method || p.ReasonCode != reasonContinue {
+	if p.Properties.AuthenticationMethod != c.auth.method || p.ReasonCode != reasonContinue {
 		return nil, &refusal{reasonProtocolError, "AUTH changes the method"}
 	}
 	return bytes.Clone(p.Properties.AuthenticationData), nil
@@ -73,7 +79,7 @@ func (c *client) challenge(data []byte) ([]byte, error) {
 
 func (c *client) authPacket(reason byte, data []byte) *packets.Packet {
 	p := &packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Auth}, ProtocolVersion: 5, ReasonCode: reason}
-	p.Properties.AuthenticationMethod = c.method
+	p.Properties.AuthenticationMethod = c.auth.method
 	p.Properties.AuthenticationData = data
 	p.Mods.MaxSize = uint32(c.maxPacket)
 	return p
@@ -84,24 +90,24 @@ func (c *client) authPacket(reason byte, data []byte) *packets.Packet {
 func (c *client) reauthenticate(p *packets.Packet) error {
 	data := p.Properties.AuthenticationData
 	switch {
-	case c.method == "" || p.Properties.AuthenticationMethod != c.method:
+	case c.auth == nil || p.Properties.AuthenticationMethod != c.auth.method:
 		return &codec.Error{Reason: reasonProtocolError, Text: "AUTH without the method of CONNECT"}
 	case p.ReasonCode == reasonReauthenticate:
-		c.exchange = c.b.deps.Enhanced[c.method].Begin(Credentials{
+		c.auth.exchange = c.b.deps.Enhanced[c.auth.method].Begin(Credentials{
 			ClientID: c.id, Certificates: c.info.Certificates, Listener: c.info.Listener, Address: c.info.Remote,
 		})
-	case c.exchange == nil:
+	case c.auth.exchange == nil:
 		return &codec.Error{Reason: reasonProtocolError, Text: "AUTH without an exchange under way"}
 	}
 	ctx, cancel := context.WithTimeout(c.b.ctx, c.b.cfg.ConnectTimeout)
 	defer cancel()
-	reply, user, done, err := c.exchange.Next(ctx, data)
+	reply, user, done, err := c.auth.exchange.Next(ctx, data)
 	if err != nil || (done && user != c.user) {
 		return &codec.Error{Reason: reasonNotAuthorized, Text: "not authorized"}
 	}
 	reason := reasonContinue
 	if done {
-		reason, c.exchange = reasonSuccess, nil
+		reason, c.auth.exchange = reasonSuccess, nil
 	}
 	b, err := codec.AppendPacket(nil, c.authPacket(reason, reply))
 	if err != nil {

@@ -29,7 +29,7 @@ func (c *client) own(cl *fsm.Claimed) {
 	if old != nil {
 		// Its EventEnded came before; this is for a log that forgets it.
 		b.detach(old)
-		old.shut(shutdown{reason: reasonTakenOver, lost: true})
+		old.shut(shutdown{reason: reasonTakenOver, lost: true, will: true})
 	}
 	for _, s := range cl.Subscriptions {
 		b.place(c, s, true)

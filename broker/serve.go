@@ -13,8 +13,12 @@ import (
 )
 
 // smallBuf is what a quiet connection reads into. A client that fills it reads
-// into a pooled buffer of bufSize until it is quiet again.
-const smallBuf = 512
+// into twice as much, up to ownBuf, and one that fills that, too, into a pooled
+// buffer of bufSize, until it is quiet again.
+const (
+	smallBuf = 256
+	ownBuf   = 4 << 10
+)
 
 // incoming is what the goroutine that reads knows.
 type incoming struct {
@@ -23,7 +27,7 @@ type incoming struct {
 	buf    []byte
 	r, w   int  // buf[r:w] is unread
 	full   bool // the last read filled buf
-	quiet  int  // reads in a row that a small buffer would have held
+	quiet  int  // reads in a row that a small buffer would have held, since buf is larger
 
 	aliases map[uint16]string
 	topics  matcher
@@ -41,34 +45,54 @@ type incoming struct {
 // errDone ends a read loop in an orderly way.
 var errDone = errors.New("the connection has ended")
 
-// Serve serves conn until it is over, and closes it. It blocks.
-func (b *Broker) Serve(ctx context.Context, conn net.Conn, info ConnInfo) {
+// Serve greets the client of conn and returns what serves it until the connection
+// is over, and closes it; nil if it is over already. Both block. rest may run on
+// another goroutine, and must run.
+func (b *Broker) Serve(ctx context.Context, conn net.Conn, info ConnInfo) (rest func()) {
 	c := newClient(b, conn, info)
 	b.mu.Lock()
 	if b.closed {
 		b.mu.Unlock()
 		conn.Close()
-		return
+		return nil
 	}
 	b.conns[c] = struct{}{}
 	b.mu.Unlock()
 	b.n.sockets.Add(1)
-	stop := context.AfterFunc(ctx, func() { c.shut(b.sendAway()) })
-	defer func() {
-		stop()
-		b.mu.Lock()
-		delete(b.conns, c)
-		b.mu.Unlock()
-		close(c.done)
-	}()
-	defer c.finish()
+	c.unhook = context.AfterFunc(ctx, func() { c.shut(b.sendAway()) })
+	if !c.greet() {
+		c.over()
+		return nil
+	}
+	return c.converse
+}
+
+// greet handles everything up to CONNACK and tells whether the client is in.
+func (c *client) greet() (ok bool) {
 	defer c.recovered()
 	c.in.buf = c.in.small[:]
-	_ = conn.SetReadDeadline(time.Now().Add(b.cfg.ConnectTimeout))
-	if c.connect() != nil {
-		return
-	}
+	_ = c.conn.SetReadDeadline(time.Now().Add(c.b.cfg.ConnectTimeout))
+	ok = c.connect() == nil
+	c.info.Greeted, c.info.Authenticated = nil, nil // of no more use, and they hold memory
+	return ok
+}
+
+// converse serves a client that is in. A quiet client's goroutine waits in here, so
+// what stands on the stack counts for each of them.
+func (c *client) converse() {
+	defer c.over()
+	defer c.recovered()
 	c.read()
+}
+
+// over ends what began with Serve.
+func (c *client) over() {
+	c.finish()
+	c.unhook()
+	c.b.mu.Lock()
+	delete(c.b.conns, c)
+	c.b.mu.Unlock()
+	close(c.done)
 }
 
 // read handles packets until the connection ends.
@@ -117,20 +141,18 @@ func (c *client) receive() error {
 		c.b.n.bytesIn.Add(int64(n))
 		in.w += n
 		in.full = in.w == len(in.buf)
-		if in.pooled != nil {
-			if n <= smallBuf/2 {
-				in.quiet++
-			} else {
-				in.quiet = 0
-			}
+		if n <= smallBuf/2 {
+			in.quiet++
+		} else {
+			in.quiet = 0
 		}
 		return nil
 	}
 	return err
 }
 
-// quietReads is after how many small reads a connection gives its large buffer
-// back.
+// quietReads is after how many small reads in a row a connection gives its larger
+// buffer back.
 const quietReads = 16
 
 // makeRoom gives buf room for the next read, and its size the traffic's.
@@ -142,7 +164,7 @@ func (c *client) makeRoom() {
 		in.r, in.w = 0, left
 	}
 	switch {
-	case in.pooled != nil && in.quiet >= quietReads && left < smallBuf/2:
+	case len(in.buf) > smallBuf && in.quiet >= quietReads && left < smallBuf/2:
 		copy(in.small[:], in.buf[:left])
 		c.giveBack()
 		in.buf = in.small[:]
@@ -157,20 +179,24 @@ func (c *client) makeRoom() {
 // it comes.
 func (c *client) grow(left int) {
 	in := &c.in
-	if in.pooled == nil && len(in.buf) < bufSize && in.connected {
+	size := 2 * len(in.buf)
+	switch own := in.connected && in.pooled == nil; {
+	case own && len(in.buf) < ownBuf:
+	case own && len(in.buf) < bufSize:
 		p := c.b.bufs.Get().(*[]byte)
 		big := (*p)[:cap(*p)]
 		copy(big, in.buf[:left])
 		in.pooled, in.buf, in.quiet = p, big, 0
 		return
+	case left < len(in.buf):
+		return // whole packets are in it
+	default:
+		size = min(size, c.b.cfg.MaxPacketSize+smallBuf)
 	}
-	if left < len(in.buf) {
-		return
-	}
-	big := make([]byte, min(max(2*len(in.buf), 2*smallBuf), c.b.cfg.MaxPacketSize+smallBuf))
+	big := make([]byte, size)
 	copy(big, in.buf[:left])
 	c.giveBack()
-	in.buf = big
+	in.buf, in.quiet = big, 0
 }
 
 func (c *client) giveBack() {

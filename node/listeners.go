@@ -121,12 +121,21 @@ func (n *Node) addTLS(t *mtls.Listener) {
 	}
 }
 
-// serveClient passes a connection to the broker.
-func (n *Node) serveClient(ctx context.Context, c net.Conn, info listener.Info) {
+// serveClient passes a connection to the broker, and returns what serves it from
+// here on.
+func (n *Node) serveClient(ctx context.Context, c net.Conn, info listener.Info) (rest func()) {
 	ci := broker.ConnInfo{Listener: info.Listener, Remote: info.Remote, Greeted: info.Greeted, Authenticated: info.Authenticated}
 	if info.TLS != nil {
 		ci.Certificates = info.TLS.PeerCertificates
 	}
-	defer n.proofs.open(c, ci)()
-	n.broker.Serve(ctx, c, ci)
+	forget := n.proofs.open(c, ci)
+	serve := n.broker.Serve(ctx, c, ci)
+	if serve == nil {
+		forget()
+		return nil
+	}
+	return func() {
+		defer forget()
+		serve()
+	}
 }

@@ -11,9 +11,9 @@ import (
 func BenchmarkAccept(b *testing.B) {
 	l, err := Open(b.Context(), Config{Name: "test", Address: "127.0.0.1:0", Kind: KindTCP}, Deps{
 		Budget: NewBudget(100, 1<<20),
-		Serve: func(_ context.Context, c net.Conn, info Info) {
+		Serve: func(_ context.Context, c net.Conn, info Info) func() {
 			info.Authenticated()
-			_, _ = io.Copy(io.Discard, c)
+			return func() { _, _ = io.Copy(io.Discard, c) }
 		},
 	})
 	if err != nil {

@@ -21,28 +21,58 @@ type client struct {
 	handed   bool // under l.mu: Serve has it
 }
 
-// run shakes hands, serves and cleans up.
+// run shakes hands and has the client greeted. What follows runs on a goroutine of
+// its own: handshake and CONNECT have made the stack of this one large, and it would
+// stay so however long the client is quiet.
 func (c *client) run() {
-	defer c.finish()
-	nc, info, err := c.open()
+	nc, rest := c.greet()
+	if rest == nil {
+		c.end(nc)
+		return
+	}
+	c.l.clients.Go(func() { c.serve(nc, rest) })
+}
+
+// greet returns what serves the client from here on, or nil if the connection is
+// over; nc is nil if it was none.
+func (c *client) greet() (nc net.Conn, rest func()) {
+	conn, info, err := c.open()
 	if err != nil {
 		c.fail(err)
-		return
+		return nil, nil
 	}
 	if !c.hand() {
 		c.shut(reasonShutdown)
-		return
+		return nil, nil
 	}
 	c.l.metrics.accepted.Inc()
 	c.l.metrics.handshake.Observe(time.Since(c.accepted).Seconds())
-	defer c.close(nc)
-	defer func() {
-		if v := recover(); v != nil {
-			c.l.metrics.panics.Inc()
-			c.l.log.Error("connection ended in a panic", "remote", info.Remote, "err", fmt.Sprint(v), "stack", string(debug.Stack()))
-		}
-	}()
-	c.l.deps.Serve(c.l.serving, nc, info)
+	nc = conn
+	defer c.recovered()
+	rest = c.l.deps.Serve(c.l.serving, conn, info)
+	return nc, rest
+}
+
+func (c *client) serve(nc net.Conn, rest func()) {
+	defer c.end(nc)
+	defer c.recovered()
+	rest()
+}
+
+// recovered ends a panic, which ends one connection only.
+func (c *client) recovered() {
+	if v := recover(); v != nil {
+		c.l.metrics.panics.Inc()
+		c.l.log.Error("connection ended in a panic", "remote", c.raw.remote, "err", fmt.Sprint(v), "stack", string(debug.Stack()))
+	}
+}
+
+// end closes what there is and gives back all that the connection had.
+func (c *client) end(nc net.Conn) {
+	if nc != nil {
+		c.close(nc)
+	}
+	c.finish()
 }
 
 // hand marks the connection as Serve's, unless the listener was closed.

@@ -27,6 +27,7 @@ type harness struct {
 	budget *Budget
 	infos  chan Info
 	serve  func(ctx context.Context, c net.Conn, info Info)
+	greets bool // serve is over before the connection has a goroutine of its own
 }
 
 // open opens a listener on a free port. edit may change what it is given.
@@ -43,7 +44,13 @@ func open(t *testing.T, cfg Config, edit func(h *harness, d *Deps)) *harness {
 		cfg.HandshakeTimeout = 5 * time.Second
 	}
 	d := Deps{Registerer: h.reg, Logger: slog.New(slog.DiscardHandler)}
-	d.Serve = func(ctx context.Context, c net.Conn, info Info) { h.serve(ctx, c, info) }
+	d.Serve = func(ctx context.Context, c net.Conn, info Info) func() {
+		if h.greets {
+			h.serve(ctx, c, info)
+			return nil
+		}
+		return func() { h.serve(ctx, c, info) }
+	}
 	if edit != nil {
 		edit(h, &d)
 	}

@@ -50,11 +50,12 @@ type Deps struct {
 	// TLS returns the settings of now; called for every connection. Needed for
 	// tls and wss only.
 	TLS func() *tls.Config
-	// Serve serves one connection on a goroutine of its own; the connection is
-	// closed when it returns. ctx ends when Drain loses patience. A panic is
+	// Serve greets a client, on a goroutine of its own, and returns what serves it
+	// until it has gone, which runs on another; nil if it has gone already. Then the
+	// connection is closed. ctx ends when Drain loses patience. A panic is
 	// recovered, counted and logged, and ends this connection only. No deadline
 	// is set on c when Serve gets it.
-	Serve func(ctx context.Context, c net.Conn, info Info)
+	Serve func(ctx context.Context, c net.Conn, info Info) (rest func())
 	// Budget is shared by all listeners of a node.
 	Budget *Budget
 	// Admission, too; nil means one of this listener's own without limits but that

@@ -167,29 +167,34 @@ func TestHandshakeFloodIsBounded(t *testing.T) {
 }
 
 func TestPanicEndsOneConnection(t *testing.T) {
-	var logged bytes.Buffer
-	var mu sync.Mutex
-	h := open(t, Config{Kind: KindTCP}, func(h *harness, d *Deps) {
-		d.Logger = slog.New(slog.NewTextHandler(&lockedWriter{&mu, &logged}, nil))
-		echoes := h.serve
-		h.serve = func(ctx context.Context, c net.Conn, info Info) {
-			b := make([]byte, 1)
-			if _, err := c.Read(b); err == nil && b[0] == '!' {
-				panic("at the " + string(b))
+	for _, greets := range []bool{true, false} {
+		t.Run(fmt.Sprintf("greets=%v", greets), func(t *testing.T) {
+			var logged bytes.Buffer
+			var mu sync.Mutex
+			h := open(t, Config{Kind: KindTCP}, func(h *harness, d *Deps) {
+				d.Logger = slog.New(slog.NewTextHandler(&lockedWriter{&mu, &logged}, nil))
+				echoes := h.serve
+				h.greets = greets
+				h.serve = func(ctx context.Context, c net.Conn, info Info) {
+					b := make([]byte, 1)
+					if _, err := c.Read(b); err == nil && b[0] == '!' {
+						panic("at the " + string(b))
+					}
+					echoes(ctx, c, info)
+				}
+			})
+			good, bad := h.dial(t), h.dial(t)
+			_, _ = io.WriteString(good, "x")
+			_, _ = io.WriteString(bad, "!")
+			expectClosed(t, bad)
+			echo(t, good, "still here")
+			eventually(t, "panic counted", func() bool { return h.metric("mqcluster_listener_panics_total", "") == 1 })
+			mu.Lock()
+			defer mu.Unlock()
+			if s := logged.String(); !strings.Contains(s, "at the !") || !strings.Contains(s, "listener_test.go") {
+				t.Errorf("log %q", s)
 			}
-			echoes(ctx, c, info)
-		}
-	})
-	good, bad := h.dial(t), h.dial(t)
-	_, _ = io.WriteString(good, "x")
-	_, _ = io.WriteString(bad, "!")
-	expectClosed(t, bad)
-	echo(t, good, "still here")
-	eventually(t, "panic counted", func() bool { return h.metric("mqcluster_listener_panics_total", "") == 1 })
-	mu.Lock()
-	defer mu.Unlock()
-	if s := logged.String(); !strings.Contains(s, "at the !") || !strings.Contains(s, "listener_test.go") {
-		t.Errorf("log %q", s)
+		})
 	}
 }
 
@@ -257,7 +262,7 @@ func TestAcceptErrorsBackOff(t *testing.T) {
 func TestOpenErrors(t *testing.T) {
 	h := open(t, Config{Kind: KindTCP}, nil)
 	_, err := Open(t.Context(), Config{Name: "second", Address: h.Addr().String(), Kind: KindTCP},
-		Deps{Serve: func(context.Context, net.Conn, Info) {}, Budget: h.budget, Registerer: h.reg})
+		Deps{Serve: func(context.Context, net.Conn, Info) func() { return nil }, Budget: h.budget, Registerer: h.reg})
 	if err == nil || !strings.Contains(err.Error(), "is in use") {
 		t.Errorf("Open of a used port: %v", err)
 	}

@@ -197,9 +197,12 @@ func (p *process) accept(from, proto string, conn net.Conn) {
 		case consensus.ProtoLease:
 			p.consensus.AcceptLease(from, conn)
 		case protoMQTT:
-			p.broker.Serve(context.Background(), conn, broker.ConnInfo{
+			rest := p.broker.Serve(context.Background(), conn, broker.ConnInfo{
 				Listener: "sim", Remote: netip.MustParseAddrPort("127.0.0.1:1"), AllowAnonymous: true,
 			})
+			if rest != nil {
+				rest()
+			}
 		default:
 			_ = conn.Close()
 		}
