@@ -66,11 +66,11 @@ type Broker struct {
 	conns   map[*client]struct{} // all
 	closed  bool
 
-	// subMu guards the local subscriptions: filters, entries' members, and the
-	// subs of every client.
-	subMu   sync.Mutex
-	filters map[string]*entry
-	trie    *routing.Trie[*entry]
+	// subMu guards the local subscriptions: edits of the trie, entries' members, and
+	// the subs of every client. There is no map of the filters beside the trie: of a
+	// million it would take 75 MB.
+	subMu sync.Mutex
+	trie  *routing.Trie[*entry]
 	// subVersion changes after every change of local subscriptions.
 	subVersion atomic.Uint64
 
@@ -112,7 +112,7 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*Broker, error) {
 	b := &Broker{
 		cfg: cfg.WithDefaults(), deps: deps, log: deps.Logger,
 		clients: map[string]*client{}, conns: map[*client]struct{}{},
-		filters: map[string]*entry{}, trie: routing.NewTrie[*entry](),
+		trie: routing.NewTrie[*entry](),
 		sys: map[string]*session.Message{}, start: time.Now(),
 	}
 	b.wanter, _ = deps.Routes.(Wanter)

@@ -57,6 +57,8 @@ type client struct {
 
 	ready      atomic.Bool  // connected: keepAlive counts
 	lastIn     atomic.Int64 // tick of the last read
+	large      atomic.Bool  // the reader holds a pooled buffer
+	nudged     atomic.Bool  // its wait is cut short, so that it gives that back
 	busy       atomic.Bool  // the reader is waiting for something else than the client
 	writeSince atomic.Int64 // tick at which a write began; 0: none
 	closeBy    atomic.Int64 // tick at which the connection is to be cut; 0: none

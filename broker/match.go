@@ -9,15 +9,13 @@ type subscription struct {
 	session.Subscription
 	c      *client
 	entry  *entry
-	at     int // in entry.subs
+	at     uint32 // in entry.subs
 	logged bool
 }
 
-// entry holds the subscriptions of one filter; under Broker.subMu.
-type entry struct {
-	filter string
-	subs   []*subscription
-}
+// entry holds the subscriptions of one filter, whose text each of them has; under
+// Broker.subMu.
+type entry struct{ subs []*subscription }
 
 // merged is what several subscriptions of one client come to for one message
 // [MQTT-3.3.4-2].
@@ -200,14 +198,13 @@ func (b *Broker) place(c *client, s session.Subscription, logged bool) (existed 
 		b.n.sharedSubscriptions.Add(1)
 		return false
 	}
-	e := b.filters[s.Filter]
-	if e == nil {
-		e = &entry{filter: s.Filter}
-		b.filters[s.Filter] = e
+	e, ok := b.trie.Load().Get(s.Filter)
+	if !ok {
+		e = &entry{}
 		b.trie.Set(s.Filter, e)
 		b.deps.Routes.Add(s.Filter)
 	}
-	n.entry, n.at = e, len(e.subs)
+	n.entry, n.at = e, uint32(len(e.subs))
 	e.subs = append(e.subs, n)
 	return false
 }
@@ -240,9 +237,8 @@ func (b *Broker) cut(s *subscription) {
 	e.subs[last] = nil
 	e.subs = e.subs[:last]
 	if last == 0 {
-		delete(b.filters, e.filter)
-		b.trie.Delete(e.filter)
-		b.deps.Routes.Remove(e.filter)
+		b.trie.Delete(s.Filter)
+		b.deps.Routes.Remove(s.Filter)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -131,11 +132,15 @@ func (c *client) stopped() bool {
 // took over from one that has a will, which then does not fire. The caller holds mu.
 func (c *client) lastWords() bool { return c.out.lost && c.will }
 
-// receive reads what has come, at least one byte.
+// receive reads what has come: at least one byte, but that none may come when the
+// reader is to give its buffer back.
 func (c *client) receive() error {
 	in := &c.in
 	c.makeRoom()
 	n, err := c.conn.Read(in.buf[in.w:])
+	if n == 0 && c.nudged.CompareAndSwap(true, false) && errors.Is(err, os.ErrDeadlineExceeded) {
+		return c.rest()
+	}
 	c.lastIn.Store(c.b.tick.Load())
 	if n > 0 {
 		c.b.n.bytesIn.Add(int64(n))
@@ -187,6 +192,7 @@ func (c *client) grow(left int) {
 		big := (*p)[:cap(*p)]
 		copy(big, in.buf[:left])
 		in.pooled, in.buf, in.quiet = p, big, 0
+		c.large.Store(true)
 		return
 	case left < len(in.buf):
 		return // whole packets are in it
@@ -204,7 +210,42 @@ func (c *client) giveBack() {
 	if in.pooled != nil {
 		c.b.bufs.Put(in.pooled)
 		in.pooled, in.quiet = nil, 0
+		c.large.Store(false)
 	}
+}
+
+// bufIdle is how long a silent client keeps its pooled buffer: a thousand that have
+// subscribed to much and wait hold 64 MB otherwise.
+const bufIdle = 2 * time.Second
+
+// nudge has a reader that waits give its pooled buffer back. It does not block.
+func (c *client) nudge() {
+	if _, ok := c.conn.(interface{ CloseWrite() error }); !ok {
+		return // a WebSocket does not outlive a deadline
+	}
+	c.nudged.Store(true)
+	_ = c.conn.SetReadDeadline(time.Unix(1, 0))
+}
+
+// rest gives the pooled buffer back, and waits on. Half a large packet stays in it.
+func (c *client) rest() error {
+	in := &c.in
+	if err := c.conn.SetReadDeadline(time.Time{}); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	closing := c.out.closing
+	c.mu.Unlock()
+	if closing {
+		return errDone // the deadline may have been hangUp's
+	}
+	c.large.Store(false)
+	if left := in.w - in.r; left <= smallBuf/2 {
+		copy(in.small[:], in.buf[in.r:in.w])
+		c.giveBack()
+		in.buf, in.r, in.w, in.full = in.small[:], 0, left, false
+	}
+	return nil
 }
 
 // handleAll handles every whole packet in the buffer.

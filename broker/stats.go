@@ -29,14 +29,11 @@ type Stats struct {
 // Stats returns the counts of now.
 func (b *Broker) Stats() Stats {
 	n := &b.n
-	b.subMu.Lock()
-	filters := int64(len(b.filters))
-	b.subMu.Unlock()
 	s := Stats{
 		Connected: n.connected.Load(), ConnectedMax: n.peak.Load(),
 		Connects: n.connects.Load(), Refused: n.refused.Load(), TakenOver: n.takenOver.Load(),
 		Subscriptions: n.subscriptions.Load(), SharedSubscriptions: n.sharedSubscriptions.Load(),
-		Filters: filters, BytesIn: n.bytesIn.Load(), BytesOut: n.bytesOut.Load(),
+		Filters: int64(b.trie.Load().Len()), BytesIn: n.bytesIn.Load(), BytesOut: n.bytesOut.Load(),
 		Dropped: b.m.drops.Load(), Retained: n.retained.Load(),
 	}
 	for q := range 3 {

@@ -55,6 +55,9 @@ func (c *client) sweepAt(now int64) {
 		c.cutOff()
 		return
 	}
+	if c.large.Load() && now-c.lastIn.Load() > int64(bufIdle) && !c.busy.Load() {
+		c.nudge()
+	}
 	if c.ready.Load() && c.keepAlive != 0 && now-c.lastIn.Load() > c.keepAlive && !c.busy.Load() {
 		c.b.m.silent.Inc()
 		c.shut(shutdown{reason: reasonKeepAlive, will: true}) // [MQTT-3.1.2-24]
