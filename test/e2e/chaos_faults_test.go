@@ -62,6 +62,13 @@ func (x *chaos) follower(f fault) *Node {
 	return all[f.pick%len(all)]
 }
 
+// pair is the leader and a follower, as of one moment.
+func (x *chaos) pair(f fault) []*Node {
+	leader := x.Leader()
+	followers := x.others(leader)
+	return []*Node{leader, followers[f.pick%len(followers)]}
+}
+
 // anyone is the leader in one of three cases and a follower else.
 func (x *chaos) anyone(f fault) *Node {
 	if f.pick%3 == 0 {

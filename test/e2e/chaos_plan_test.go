@@ -117,7 +117,7 @@ func faultKinds() []*faultKind {
 	return []*faultKind{
 		{"kill -9 of a follower", 200 * ms, 4000 * ms, func(x *chaos, f fault) { x.kill(f, x.follower(f)) }, 0},
 		{"kill -9 of the leader", 200 * ms, 4000 * ms, func(x *chaos, f fault) { x.kill(f, x.Leader()) }, 0},
-		{"kill -9 of two", 200 * ms, 8000 * ms, func(x *chaos, f fault) { x.kill(f, x.Leader(), x.follower(f)) }, 0},
+		{"kill -9 of two", 200 * ms, 8000 * ms, func(x *chaos, f fault) { x.kill(f, x.pair(f)...) }, 0},
 		{"kill -9 of all", 200 * ms, 2000 * ms, func(x *chaos, f fault) { x.kill(f, x.Running()...) }, 0},
 		{"kill -9 thrice in a row", 3000 * ms, 5000 * ms, (*chaos).killAgain, 0},
 		{"SIGSTOP of a follower, shorter than a lease", 500 * ms, 3500 * ms, func(x *chaos, f fault) { x.pause(f, x.follower(f)) }, 0},
@@ -130,7 +130,7 @@ func faultKinds() []*faultKind {
 		{"one-way partition: a node hears nothing", 1000 * ms, 9000 * ms, func(x *chaos, f fault) { x.oneWay(f, true) }, 0},
 		{"one-way partition: a node is not heard", 1000 * ms, 9000 * ms, func(x *chaos, f fault) { x.oneWay(f, false) }, 0},
 		{"one-way link", 1000 * ms, 9000 * ms, (*chaos).oneLink, 0},
-		{"bridge: the leader and a follower do not see each other", 1000 * ms, 9000 * ms, func(x *chaos, f fault) { x.bridge(f, x.Leader(), x.follower(f)) }, 0},
+		{"bridge: the leader and a follower do not see each other", 1000 * ms, 9000 * ms, func(x *chaos, f fault) { x.bridge(f, x.pair(f)...) }, 0},
 		{"bridge: two followers do not see each other", 1000 * ms, 9000 * ms, func(x *chaos, f fault) { x.bridge(f, x.Followers()...) }, 0},
 		{"slow disk", 3000 * ms, 6000 * ms, (*chaos).slowDisk, needDisks},
 		{"hung disk, shorter than its deadline", 2000 * ms, 7000 * ms, (*chaos).hungDisk, needDisks},
