@@ -99,15 +99,20 @@ func (n *Node) backupCA(r admin.BackupRequest) (*backup.CA, error) {
 	return out, err
 }
 
-// looksEvery is how many records are written between two looks at the disk.
-const looksEvery = 4096
+// Between two looks at the disk so many records, or bytes, are written at most.
+const (
+	looksEvery = 4096
+	looksBytes = 1 << 20
+)
 
 // careful has put stop when ctx ends, and when the disk of this node, on which the
 // backup may lie, gets fuller by a mark: the cluster needs what is left.
 func (n *Node) careful(ctx context.Context, put func(k, v []byte) error) func(k, v []byte) error {
-	began, records := n.disk.Room(), 0
+	began, records, bytes := n.disk.Room(), 0, 0
 	return func(k, v []byte) error {
-		if records++; records%looksEvery == 1 {
+		records, bytes = records+1, bytes+len(k)+len(v)
+		if records >= looksEvery || bytes >= looksBytes {
+			records, bytes = 0, 0
 			if err := ctx.Err(); err != nil {
 				return err
 			}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/mqcluster/mqcluster/backup"
@@ -67,8 +68,8 @@ func Restore(ctx context.Context, cfg Config, in io.Reader, opts RestoreOptions,
 // restoreState makes state and log of the new cluster.
 func restoreState(ctx context.Context, cfg Config, m marker, in io.Reader, opts RestoreOptions, log *slog.Logger) (whole *backup.Whole, err error) {
 	dir := dataDir(cfg.DataDir)
-	var fatal error
-	deps := fsm.Deps{Logger: log, Halt: func(err error) { fatal = err }}
+	var halted halt
+	deps := fsm.Deps{Logger: log, Halt: halted.set}
 	// A full disk must be a sentence here, not the end of the process.
 	disk, err := newDisk(cfg.Storage, spaceOf(string(dir)), log)
 	if err == nil {
@@ -78,7 +79,7 @@ func restoreState(ctx context.Context, cfg Config, m marker, in io.Reader, opts 
 	}
 	store, err := fsm.Build(ctx, fsm.Config{Dir: dir.state(), Node: m.Node}, deps, func(put func(k, v []byte) error) (err error) {
 		whole, err = backup.Read(in, func(k, v []byte) error {
-			if err := errors.Join(ctx.Err(), fatal); err != nil {
+			if err := errors.Join(ctx.Err(), halted.err()); err != nil {
 				return err
 			}
 			return put(k, v)
@@ -86,9 +87,9 @@ func restoreState(ctx context.Context, cfg Config, m marker, in io.Reader, opts 
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, halted.err())
 	}
-	defer func() { err = errors.Join(err, store.Close(), fatal) }()
+	defer func() { err = errors.Join(err, store.Close(), halted.err()) }()
 	err = store.Found(fsm.Founding{Grace: uint32(opts.Grace / time.Second), DropWills: opts.DropWills, SameCA: whole.CA != nil})
 	if err != nil {
 		return nil, err
@@ -100,6 +101,19 @@ func restoreState(ctx context.Context, cfg Config, m marker, in io.Reader, opts 
 	defer snap.Release()
 	self := consensus.Server{Node: m.Node, Store: m.Store, Address: cfg.Mesh.Advertise, Voter: true}
 	return whole, consensus.Seed(consensusConfig(cfg, m, ""), []consensus.Server{self}, store.AppliedIndex(), snap.Persist)
+}
+
+// halt is why a state that nobody serves yet cannot go on; it may be set on any
+// goroutine.
+type halt struct{ why atomic.Pointer[error] }
+
+func (h *halt) set(err error) { h.why.CompareAndSwap(nil, &err) }
+
+func (h *halt) err() error {
+	if why := h.why.Load(); why != nil {
+		return *why
+	}
+	return nil
 }
 
 // foundRestored gives a restored state its identity and its first entries.

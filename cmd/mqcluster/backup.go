@@ -134,7 +134,7 @@ func (a *App) backUp(cmd *cobra.Command, r *remote, path string, request admin.B
 func (r *remote) fetchBackup(cmd *cobra.Command, request admin.BackupRequest, w io.Writer) (whole *backup.Whole, err error) {
 	// A backup takes as long as it takes: --timeout is for answers. The node gives
 	// up by itself where nobody reads.
-	r.timeout = backupLimit
+	r.timeout = longest
 	checked, check := io.Pipe()
 	done := make(chan error, 1)
 	go func() {
@@ -154,8 +154,8 @@ func (r *remote) fetchBackup(cmd *cobra.Command, request admin.BackupRequest, w 
 	return whole, checkErr
 }
 
-// backupLimit is no more than a backup may ever take.
-const backupLimit = 24 * time.Hour
+// longest is more than anything takes that has no time of its own.
+const longest = 24 * time.Hour
 
 // counter counts what goes through it.
 type counter struct {

@@ -66,6 +66,9 @@ good, also its nodes that are out of reach.` + keysHint,
 		if options.Grace < 0 || options.Grace%time.Second != 0 {
 			return usagef("--will-grace must be whole seconds")
 		}
+		if args[0] == "-" && with.passphrase == "-" {
+			return usagef("the backup and the pass phrase cannot both come from standard input: give one as a file")
+		}
 		in, err := with.open(a, args[0])
 		if err != nil {
 			return err
