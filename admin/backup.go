@@ -81,6 +81,10 @@ func (s *stream) Write(p []byte) (int, error) {
 		s.w.Header().Set("Content-Type", "application/octet-stream")
 		s.w.Header().Set("Cache-Control", "no-store")
 		s.w.WriteHeader(http.StatusOK)
+		// A short answer would get a length and no trailer, which may be needed.
+		if err := s.control.Flush(); err != nil {
+			return 0, err
+		}
 	}
 	if err := s.control.SetWriteDeadline(time.Now().Add(streamStall)); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return 0, err

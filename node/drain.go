@@ -61,6 +61,7 @@ func (n *Node) drain(ctx context.Context, timeout time.Duration, rate int) {
 func (n *Node) undrain() {
 	n.broker.Undrain()
 	n.draining.Store(false)
+	n.checkLease(n.ctx) // ready means at once
 }
 
 // passLead has another voter lead, where there is one that can: what the others do
