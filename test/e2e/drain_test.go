@@ -5,6 +5,7 @@ package e2e
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -29,6 +30,9 @@ func TestDrain(t *testing.T) {
 	leader = c.Leader() // it is another one now
 	other := c.Followers()[0]
 	w := witnesses(other)[0]
+	if out := leader.CLI("upgrade", "--check", "--to", program); !strings.Contains(out, "may be stopped") {
+		t.Errorf("upgrade --check with all well: %s", out)
+	}
 	var all []*Client
 	var as []rawmqtt.Connect
 	for i := range clients {
@@ -81,4 +85,7 @@ func TestDrain(t *testing.T) {
 		t.Error("the drained node leads")
 	}
 	w.Quiet(quiet)
+	if out, err := other.TryCLI("", "upgrade", "--check"); err == nil || !strings.Contains(err.Error(), "quorum without it") {
+		t.Errorf("upgrade --check with a voter away: %v\n%s", err, out)
+	}
 }
