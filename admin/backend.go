@@ -19,6 +19,7 @@ type Backend struct {
 	Sessions Sessions
 	Settings Settings
 	Clock    Clock
+	Backups  Backups
 }
 
 // Cluster tells of the members and lets them go.
@@ -149,6 +150,8 @@ type Member struct {
 	Applied uint64 `json:"applied_index"`
 	Clients int    `json:"clients"`
 	Version string `json:"version"`
+	// Level is the feature level of its program.
+	Level uint32 `json:"feature_level"`
 	// Disk is "ok", "low" or "full"; empty if the member does not answer.
 	Disk string `json:"disk,omitempty"`
 }
@@ -165,12 +168,20 @@ type LeaveRequest struct {
 type DrainRequest struct {
 	Timeout time.Duration `json:"timeout_ns"`
 	Off     bool          `json:"off"`
+	// Rate is how many clients are sent away a second; 0: spread over the time. With
+	// it Timeout counts from when the last one was sent.
+	Rate int `json:"rate,omitempty"`
+	// Stop ends the node's process afterwards, if no client is left.
+	Stop bool `json:"stop,omitempty"`
 }
 
 // DrainResult counts the clients.
 type DrainResult struct {
 	Sent int `json:"sent"` // told to go
 	Left int `json:"left"` // still connected
+	// Leader is who leads afterwards, empty if nobody is known to.
+	Leader  string `json:"leader"`
+	Stopped bool   `json:"stopped,omitempty"` // the process ends
 }
 
 // TokenRequest asks for a join token. Zero means the default of 1 use and an

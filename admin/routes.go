@@ -112,6 +112,9 @@ func (s *Server) apiHandler(b Backend) http.Handler {
 		read(s, mux, opSettingList, func(ctx context.Context, r named) ([]Setting, error) { return e.ListSettings(ctx, r.Name) })
 		change(s, mux, opSettingSet, e.SetSetting)
 	}
+	if e := b.Backups; e != nil {
+		mux.HandleFunc("POST /v1/"+opBackup, s.serveBackup(e))
+	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeError(w, &Error{NotFound, fmt.Sprintf("this node has no operation %s %s: use the mqcluster of the same version", r.Method, r.URL.Path)})
 	})

@@ -8,12 +8,13 @@ import (
 // drainPause is the longest pause between two clients that are sent away.
 const drainPause = 2 * time.Millisecond
 
-// Drain sends all clients away, spread over the time until ctx's deadline, and
-// waits until they have gone or ctx has ended. From its start no CONNECT is
+// Drain sends all clients away, rate of them a second or, if that is 0, spread over
+// the time until ctx's deadline, and waits until they have gone or ctx has ended.
+// Whom there was no time for at that rate stays. From its start no CONNECT is
 // accepted. Wills do not fire, and sessions do not end, before
 // Config.DrainGrace has passed in the log: clients that come back to another
 // node in time are missed by nobody.
-func (b *Broker) Drain(ctx context.Context) error {
+func (b *Broker) Drain(ctx context.Context, rate int) error {
 	b.draining.Store(true)
 	all := b.holders()
 	pause := time.Duration(0)
@@ -22,8 +23,14 @@ func (b *Broker) Drain(ctx context.Context) error {
 		// few clients need no spreading.
 		pause = min(time.Until(d)/2/time.Duration(len(all)), drainPause)
 	}
+	if rate > 0 {
+		pause = time.Second / time.Duration(rate)
+	}
 	next := time.Now()
 	for _, c := range all {
+		if rate > 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
 		c.retire(b.sendAway())
 		next = next.Add(pause)
 		// Pauses too short to sleep are gathered.
@@ -43,3 +50,6 @@ func (b *Broker) Drain(ctx context.Context) error {
 	}
 	return nil
 }
+
+// Undrain ends what Drain began: clients are accepted again.
+func (b *Broker) Undrain() { b.draining.Store(false) }

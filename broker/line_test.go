@@ -76,7 +76,7 @@ func TestLineThatWasNotSent(t *testing.T) {
 			p.publish("a", "2", 1, false)
 			s.quiet()
 			if how == "drain" {
-				go n.broker.Drain(t.Context())
+				go n.broker.Drain(t.Context(), 0)
 				s.closed(reasonShuttingDown)
 			} else {
 				s.disconnect()

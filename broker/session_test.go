@@ -270,7 +270,7 @@ func TestDrainKeepsWillsBack(t *testing.T) {
 	w.subscribe(sub("will", 1))
 	p := connect(t, c.nodes[0], 5, "p", persistent, withWill("will", "gone", 1, false))
 	p3 := connect(t, c.nodes[0], 4, "p3", persistent, withWill("will", "gone", 1, false))
-	if err := c.nodes[0].broker.Drain(t.Context()); err != nil {
+	if err := c.nodes[0].broker.Drain(t.Context(), 0); err != nil {
 		t.Fatal(err)
 	}
 	if d := p.expect(packets.Disconnect); d.ReasonCode != reasonUseAnother || d.Properties.ServerReference != "other.example:8883" {
@@ -287,6 +287,8 @@ func TestDrainKeepsWillsBack(t *testing.T) {
 	}
 	c.settle()
 	w.quiet()
+	c.nodes[0].broker.Undrain()
+	connect(t, c.nodes[0], 5, "again")
 }
 
 func TestSharedSubscriptions(t *testing.T) {

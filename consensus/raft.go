@@ -232,18 +232,8 @@ func Bootstrap(cfg Config, servers []Server) (err error) {
 	if err != nil {
 		return fmt.Errorf("open the snapshots: %w", err)
 	}
-	var conf raft.Configuration
-	for _, s := range servers {
-		suffrage := raft.Nonvoter
-		if s.Voter {
-			suffrage = raft.Voter
-		}
-		conf.Servers = append(conf.Servers, raft.Server{
-			ID: serverID(s.Node, s.Store), Address: serverAddress(s.Node, s.Store, s.Address), Suffrage: suffrage,
-		})
-	}
 	// Protocol version 3 encodes nothing through the transport.
-	err = raft.BootstrapCluster(rc, db, db, snaps, nil, conf)
+	err = raft.BootstrapCluster(rc, db, db, snaps, nil, configurationOf(servers))
 	if errors.Is(err, raft.ErrCantBootstrap) {
 		return ErrBootstrapped
 	}

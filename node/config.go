@@ -24,6 +24,7 @@ type Config struct {
 	Raft        RaftConfig    `yaml:"raft"`
 	Storage     StorageConfig `yaml:"storage"`
 	Drain       DrainConfig   `yaml:"drain"`
+	Backup      BackupConfig  `yaml:"backup"`
 }
 
 // NodeConfig names this node.
@@ -111,6 +112,14 @@ type DrainConfig struct {
 	Reference     string        `yaml:"reference" help:"server reference told to MQTT 5 clients that are sent away"`
 }
 
+// BackupConfig has this node make backups by itself.
+type BackupConfig struct {
+	Directory string        `yaml:"directory" kind:"path" help:"directory into which this node makes backups; empty: none"`
+	Recipient string        `yaml:"recipient" help:"age recipient (age1...) for whom they are encrypted, as mqcluster backup keygen prints it"`
+	Interval  time.Duration `yaml:"interval" help:"time between two backups"`
+	Keep      int           `yaml:"keep" help:"backups of this node that are kept; older ones are removed after a new one is whole"`
+}
+
 // The kinds of Listener.
 const (
 	KindTLS = "tls"
@@ -193,6 +202,7 @@ func Defaults() Config {
 			SnapshotThreshold: 100_000,
 			TrailingLogs:      50_000,
 		},
-		Drain: DrainConfig{Timeout: 10 * time.Second, IsolatedAfter: 10 * time.Second, Grace: time.Minute},
+		Drain:  DrainConfig{Timeout: 10 * time.Second, IsolatedAfter: 10 * time.Second, Grace: time.Minute},
+		Backup: BackupConfig{Interval: 24 * time.Hour, Keep: 7},
 	}
 }

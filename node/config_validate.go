@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/mqcluster/mqcluster/auth"
+	"github.com/mqcluster/mqcluster/backup"
 )
 
 // Validate returns Problems with everything in c that cannot work, or nil. It
@@ -218,6 +219,18 @@ func (c *Config) checkTiming(v *validator) {
 	v.check(s.Low == 0 || s.Low >= s.Reserve, "storage.low is %s: write at least storage.reserve (%s)", s.Low, s.Reserve)
 	v.check(c.Drain.IsolatedAfter > 0, "drain.isolated_after is 0: write how long clients may wait on a node without quorum")
 	v.check(c.Drain.Grace%time.Second == 0, "drain.grace is %s: write whole seconds", FormatDuration(c.Drain.Grace))
+	c.checkBackup(v)
+}
+
+func (c *Config) checkBackup(v *validator) {
+	b := &c.Backup
+	v.check(b.Interval >= time.Minute, "backup.interval is %s: write at least 1m", FormatDuration(b.Interval))
+	v.atLeast("backup.keep", b.Keep, 1)
+	v.check(b.Directory == "" || b.Recipient != "", "backup.directory is set and backup.recipient is not: write for whom backups are encrypted, mqcluster backup keygen makes a key")
+	if b.Recipient != "" {
+		_, err := backup.Recipient(b.Recipient)
+		v.check(err == nil, "backup.recipient %s", err)
+	}
 }
 
 // warnings tells what works but should be known.

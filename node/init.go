@@ -58,7 +58,11 @@ func Init(ctx context.Context, cfg Config, log *slog.Logger) (InitResult, error)
 	if m.Store, err = storeID(dir); err != nil {
 		return InitResult{}, err
 	}
-	ca, cert, err := makeIdentity(dir, m.ClusterID, cfg)
+	ca, err := mtls.NewCA(m.ClusterID, time.Now())
+	if err != nil {
+		return InitResult{}, err
+	}
+	cert, err := makeIdentity(dir, ca, cfg)
 	if err != nil {
 		return InitResult{}, err
 	}
@@ -67,18 +71,9 @@ func Init(ctx context.Context, cfg Config, log *slog.Logger) (InitResult, error)
 		return InitResult{}, err
 	}
 	until := time.Now().Add(initTokenTTL)
-	items := []*logpb.Item{
-		{Kind: &logpb.Item_SettingPut{SettingPut: &logpb.SettingPut{Key: settingClusterID, Value: m.ClusterID}}},
-		{Kind: &logpb.Item_SettingPut{SettingPut: &logpb.SettingPut{Key: settingClusterName, Value: m.ClusterName}}},
-		{Kind: &logpb.Item_MemberPut{MemberPut: &logpb.MemberPut{Node: m.Node, Store: m.Store, Address: cfg.Mesh.Advertise, Voter: true}}},
-		{Kind: &logpb.Item_TokenPut{TokenPut: &logpb.TokenPut{Id: token.ID(), Hash: token.Hash(), ExpiresAt: until.UnixMilli(), Uses: initTokenUses}}},
-		{Kind: &logpb.Item_CertPut{CertPut: &logpb.CertPut{
-			Serial: mtls.Serial(cert.Leaf()), Subject: m.Node, Kind: "node",
-			NotBefore: cert.Leaf().NotBefore.Unix(), NotAfter: cert.Leaf().NotAfter.Unix(),
-		}}},
-		// Nothing is allowed by default but what a client is told about itself.
-		{Kind: &logpb.Item_AclPut{AclPut: &logpb.AclPut{Subject: "*", Rules: defaultRules()}}},
-	}
+	// Nothing is allowed by default but what a client is told about itself.
+	items := append(firstItems(cfg, m, token, until, cert),
+		&logpb.Item{Kind: &logpb.Item_AclPut{AclPut: &logpb.AclPut{Subject: "*", Rules: defaultRules()}}})
 	if err := bootstrap(ctx, cfg, m, items, log); err != nil {
 		return InitResult{}, fmt.Errorf("make the log: %w", err)
 	}
@@ -92,6 +87,21 @@ func Init(ctx context.Context, cfg Config, log *slog.Logger) (InitResult, error)
 	}, nil
 }
 
+// firstItems make a node the first member of a cluster whose log is empty or came
+// of a backup.
+func firstItems(cfg Config, m marker, token mtls.Token, until time.Time, cert *mtls.Identity) []*logpb.Item {
+	return []*logpb.Item{
+		{Kind: &logpb.Item_SettingPut{SettingPut: &logpb.SettingPut{Key: settingClusterID, Value: m.ClusterID}}},
+		{Kind: &logpb.Item_SettingPut{SettingPut: &logpb.SettingPut{Key: settingClusterName, Value: m.ClusterName}}},
+		{Kind: &logpb.Item_MemberPut{MemberPut: &logpb.MemberPut{Node: m.Node, Store: m.Store, Address: cfg.Mesh.Advertise, Voter: true}}},
+		{Kind: &logpb.Item_TokenPut{TokenPut: &logpb.TokenPut{Id: token.ID(), Hash: token.Hash(), ExpiresAt: until.UnixMilli(), Uses: initTokenUses}}},
+		{Kind: &logpb.Item_CertPut{CertPut: &logpb.CertPut{
+			Serial: mtls.Serial(cert.Leaf()), Subject: m.Node, Kind: "node",
+			NotBefore: cert.Leaf().NotBefore.Unix(), NotAfter: cert.Leaf().NotAfter.Unix(),
+		}}},
+	}
+}
+
 // defaultRules are the ACL of everybody in a new cluster: none. "*" is written
 // all the same, so that acl get shows where to begin.
 func defaultRules() []*logpb.Rule {
@@ -103,46 +113,41 @@ func joinCommand(address string, token mtls.Token) string {
 	return fmt.Sprintf("mqcluster join %s --token %s", address, token)
 }
 
-// makeIdentity makes the CA and the first node's certificate.
-func makeIdentity(dir dataDir, clusterID string, cfg Config) (*mtls.CA, *mtls.Identity, error) {
+// makeIdentity makes the first node's certificate and saves it with the CA.
+func makeIdentity(dir dataDir, ca *mtls.CA, cfg Config) (*mtls.Identity, error) {
 	for _, part := range []string{dir.ca(), dir.tls()} {
 		if err := os.RemoveAll(part); err != nil {
-			return nil, nil, fmt.Errorf("remove what an unfinished init left: %w", err)
+			return nil, fmt.Errorf("remove what an unfinished init left: %w", err)
 		}
 		if err := os.MkdirAll(part, 0o700); err != nil {
-			return nil, nil, fmt.Errorf("make %s: %w", part, err)
+			return nil, fmt.Errorf("make %s: %w", part, err)
 		}
-	}
-	now := time.Now()
-	ca, err := mtls.NewCA(clusterID, now)
-	if err != nil {
-		return nil, nil, err
 	}
 	key, err := mtls.NodeKey(dir.tls())
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	csr, err := mtls.NewNodeRequest(key)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	dns, ips, err := mtls.ParseNames(certificateNames(cfg))
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	cert, err := ca.IssueNode(csr, mtls.NodeProfile{ID: cfg.Node.ID, DNSNames: dns, IPs: ips}, now)
+	cert, err := ca.IssueNode(csr, mtls.NodeProfile{ID: cfg.Node.ID, DNSNames: dns, IPs: ips}, time.Now())
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	keyPEM, err := mtls.MarshalKey(key)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	id, err := mtls.CreateIdentity(dir.tls(), clusterID, mtls.Material{Cert: cert, Key: keyPEM, CA: ca.CertPEM()})
+	id, err := mtls.CreateIdentity(dir.tls(), ca.ClusterID(), mtls.Material{Cert: cert, Key: keyPEM, CA: ca.CertPEM()})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	return ca, id, ca.Save(dir.ca())
+	return id, ca.Save(dir.ca())
 }
 
 // bootstrap makes the log with this node as its only voter and applies items as

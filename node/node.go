@@ -80,7 +80,9 @@ type Node struct {
 	delivered atomic.Uint64 // log index up to which events were observed
 	votersMu  sync.Mutex    // who votes is changed by one at a time
 	left      chan struct{} // closed when the node has left the cluster
+	asked     chan struct{} // closed when an operator has it stop
 	leave     sync.Once
+	stop      sync.Once
 
 	ctx      context.Context
 	cancel   context.CancelFunc
@@ -109,7 +111,7 @@ func Open(ctx context.Context, cfg Config, deps Deps) (_ *Node, err error) {
 	n := &Node{
 		cfg: cfg, deps: deps, log: deps.Logger,
 		reg: prometheus.NewRegistry(), dir: dataDir(cfg.DataDir),
-		started: time.Now(), left: make(chan struct{}), recheck: make(chan struct{}, 1),
+		started: time.Now(), left: make(chan struct{}), asked: make(chan struct{}), recheck: make(chan struct{}, 1),
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	defer func() {
@@ -138,6 +140,7 @@ func Open(ctx context.Context, cfg Config, deps Deps) (_ *Node, err error) {
 		{"admin", n.openAdmin},
 		{"listeners", n.openListeners},
 		{"chores", n.openChores},
+		{"backups", n.openSchedule},
 	} {
 		if err := step.open(ctx); err != nil {
 			return nil, fmt.Errorf("start node %s: %w", cfg.Node.ID, err)
@@ -153,12 +156,15 @@ func (n *Node) push(name string, run func() error) {
 // Left is closed when the node was removed from the cluster and is to stop.
 func (n *Node) Left() <-chan struct{} { return n.left }
 
+// Asked is closed when an operator has asked the node to stop.
+func (n *Node) Asked() <-chan struct{} { return n.asked }
+
 // Close drains and stops the node: clients are sent away, what is in flight is
 // finished or failed, leadership is handed over. It is idempotent.
 func (n *Node) Close() error {
 	n.closing.Do(func() {
 		if n.serving.Load() && n.broker != nil && n.consensus.Leased() {
-			n.drain(context.Background(), 0)
+			n.drain(context.Background(), 0, 0)
 		}
 		n.cancel()
 		var errs []error

@@ -2,13 +2,11 @@ package node
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"sync"
 	"time"
 
 	"github.com/mqcluster/mqcluster/admin"
-	"github.com/mqcluster/mqcluster/consensus"
 	"github.com/mqcluster/mqcluster/fsm"
 	"github.com/mqcluster/mqcluster/fsm/logpb"
 )
@@ -104,7 +102,7 @@ func (b backend) Status(ctx context.Context) (admin.Status, error) {
 
 // describe asks a member how it is.
 func (n *Node) describe(ctx context.Context, m *logpb.Member, leader string) admin.Member {
-	out := admin.Member{Node: m.Node, Address: m.Address, Role: admin.RoleNonVoter, Lease: -1, Version: m.Version}
+	out := admin.Member{Node: m.Node, Address: m.Address, Role: admin.RoleNonVoter, Lease: -1, Version: m.Version, Level: m.Level}
 	switch {
 	case m.Node == leader:
 		out.Role = admin.RoleLeader
@@ -144,32 +142,6 @@ func (b backend) EndSession(ctx context.Context, client string) (admin.Change, e
 	return b.change(ctx, &logpb.Item{Kind: &logpb.Item_SessionEnd{SessionEnd: &logpb.SessionEnd{Client: client}}})
 }
 
-// Drain implements admin.Cluster.
-func (b backend) Drain(ctx context.Context, r admin.DrainRequest) (admin.DrainResult, error) {
-	n := b.n
-	if r.Off {
-		n.draining.Store(false)
-		return admin.DrainResult{Left: int(n.broker.Stats().Connected)}, nil
-	}
-	before := int(n.broker.Stats().Connected)
-	n.drain(ctx, r.Timeout)
-	left := int(n.broker.Stats().Connected)
-	return admin.DrainResult{Sent: before - left, Left: left}, nil
-}
-
-// drain makes the node not ready and sends its clients away.
-func (n *Node) drain(ctx context.Context, timeout time.Duration) {
-	if timeout <= 0 {
-		timeout = n.cfg.Drain.Timeout
-	}
-	n.draining.Store(true)
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	if err := n.broker.Drain(ctx); err != nil {
-		n.log.Warn("not every client was sent away in time", "err", err)
-	}
-}
-
 // Leave implements admin.Cluster: it removes this node, or another one that will
 // not come back, from the cluster.
 func (b backend) Leave(ctx context.Context, r admin.LeaveRequest) (_ admin.Change, err error) {
@@ -178,10 +150,10 @@ func (b backend) Leave(ctx context.Context, r admin.LeaveRequest) (_ admin.Chang
 		r.Node = n.cfg.Node.ID
 	}
 	if r.Node == n.cfg.Node.ID {
-		n.drain(ctx, 0)
+		n.drain(ctx, 0, 0)
 		defer func() {
 			if err != nil {
-				n.draining.Store(false) // it stays, and serves
+				n.undrain() // it stays, and serves
 			}
 		}()
 		if n.consensus.IsLeader() {
@@ -204,35 +176,6 @@ func (n *Node) goneFor(why string) {
 		n.log.Warn(why + ": empty its data directory before it joins again")
 		close(n.left)
 	})
-}
-
-// handOver makes another node the leader, because a leader cannot expel itself.
-func (n *Node) handOver(ctx context.Context) error {
-	n.votersMu.Lock()
-	defer n.votersMu.Unlock()
-	if err := n.makeHeir(); err != nil {
-		return err
-	}
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		leader, ok := n.consensus.Leader()
-		switch {
-		case ok && leader != n.cfg.Node.ID:
-			return nil
-		case n.consensus.IsLeader():
-			// Also when it leads again: whom it chose may lose the election to it.
-			err := n.consensus.TransferLeadership()
-			if err != nil && !errors.Is(err, consensus.ErrNotLeader) {
-				return faultf(http.StatusConflict, "node %s leads and no other voter can take over: add nodes first, or stop the cluster (%s)", n.cfg.Node.ID, err)
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return errNoLeader
-		case <-tick.C:
-		}
-	}
 }
 
 func (n *Node) serveLeave(ctx context.Context, peer string, r admin.LeaveRequest) (uint64, error) {

@@ -35,6 +35,8 @@ type App struct {
 	// Recover makes it the only member.
 	Inspect func(ctx context.Context, config node.Config) (*node.Survivor, error)
 	Recover func(ctx context.Context, config node.Config) (*node.Survivor, error)
+	// Restore makes the first node of a new cluster from the stream of a backup.
+	Restore func(ctx context.Context, config node.Config, in io.Reader, options node.RestoreOptions) (node.RestoreResult, error)
 	// Open starts the node of the data directory. It returns when clients are
 	// accepted.
 	Open func(ctx context.Context, config node.Config, logger *slog.Logger) (Node, error)
@@ -46,6 +48,8 @@ type App struct {
 type Node interface {
 	// Left is closed when the node was removed from the cluster and is to stop.
 	Left() <-chan struct{}
+	// Asked is closed when an operator has asked it to stop.
+	Asked() <-chan struct{}
 	// Close sends the clients away and ends the node. It is idempotent.
 	Close() error
 }
@@ -117,6 +121,7 @@ other verbs talk to the node of this machine through its admin socket.`,
 	})
 	root.AddCommand(
 		a.initCommand(), a.joinCommand(), a.runCommand(), a.statusCommand(), a.leaveCommand(), a.drainCommand(), a.recoverCommand(), a.clockCommand(),
+		a.backupCommand(), a.restoreCommand(), a.upgradeCommand(),
 		a.tokenCommand(), a.userCommand(), a.aclCommand(), a.certCommand(), a.sessionCommand(), a.settingCommand(),
 		a.pubCommand(), a.subCommand(), a.configCommand(), a.versionCommand(), a.manCommand(),
 	)

@@ -103,6 +103,7 @@ type fakeNode struct {
 	admin  *admin.Server
 	broker *mochi.Server
 	left   chan struct{}
+	asked  chan struct{}
 	leave  sync.Once
 	log    *slog.Logger
 
@@ -185,6 +186,8 @@ func (r *fakeRules) OnSubscribed(_ *mochi.Client, p packets.Packet, _ []byte) {
 }
 
 func (f *fakeNode) Left() <-chan struct{} { return f.left }
+
+func (f *fakeNode) Asked() <-chan struct{} { return f.asked }
 
 func (f *fakeNode) Close() error {
 	f.log.Info("the fake node stops")

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -40,38 +39,6 @@ A member that was removed needs a new token to join again.`,
 				return err
 			}
 			return r.changed(change, who+" has left the cluster")
-		})
-	}
-	return cmd
-}
-
-func (a *App) drainCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "drain",
-		Short: "Send this node's clients to the others",
-		Long: `Sends the clients away and refuses new ones, so that the machine can be worked
-on; sessions, queues and wills wait for the clients on the other nodes. The node
-stays a member. It serves again after drain --off or a restart.`,
-		Example: `  mqcluster drain
-  mqcluster drain --off`,
-		Args: argCount(0, 0),
-	}
-	r := a.remoteFlags(cmd)
-	off := cmd.Flags().Bool("off", false, "serve clients again")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return r.call(cmd, func(ctx context.Context, c *admin.Client) error {
-			result, err := c.Drain(ctx, admin.DrainRequest{Off: *off, Timeout: r.timeout * 9 / 10})
-			switch {
-			case err != nil:
-				return err
-			case r.out.json():
-				return r.out.value(result)
-			case *off:
-				fmt.Fprintln(a.Out, "this node serves clients")
-			default:
-				fmt.Fprintf(a.Out, "%d clients were sent away, %d are still connected\n", result.Sent, result.Left)
-			}
-			return nil
 		})
 	}
 	return cmd

@@ -82,6 +82,9 @@ func (a *App) wait(ctx context.Context, logger *slog.Logger, manager *notifier, 
 		case <-running.Left():
 			logger.Info("stopping: this node has left the cluster")
 			return
+		case <-running.Asked():
+			logger.Info("stopping: an operator drained this node to stop it")
+			return
 		case <-tick:
 			// A node that can tell must be well to be kept.
 			if live, can := running.(interface{ Live() error }); can {

@@ -19,12 +19,14 @@ import (
 // stubNode is a Node without a network.
 type stubNode struct {
 	left  chan struct{}
+	asked chan struct{}
 	hang  chan struct{} // Close waits for it, if there is one
 	alive error
 }
 
-func (s *stubNode) Left() <-chan struct{} { return s.left }
-func (s *stubNode) Live() error           { return s.alive }
+func (s *stubNode) Left() <-chan struct{}  { return s.left }
+func (s *stubNode) Asked() <-chan struct{} { return s.asked }
+func (s *stubNode) Live() error            { return s.alive }
 func (s *stubNode) Close() error {
 	if s.hang != nil {
 		<-s.hang

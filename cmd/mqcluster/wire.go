@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 
@@ -26,6 +27,9 @@ func wire(app *App) {
 	app.Inspect = node.InspectSurvivor
 	app.Recover = func(ctx context.Context, config node.Config) (*node.Survivor, error) {
 		return node.Recover(ctx, config, quiet)
+	}
+	app.Restore = func(ctx context.Context, config node.Config, in io.Reader, options node.RestoreOptions) (node.RestoreResult, error) {
+		return node.Restore(ctx, config, in, options, quiet)
 	}
 	app.Open = func(ctx context.Context, config node.Config, logger *slog.Logger) (Node, error) {
 		return node.Open(ctx, config, node.Deps{

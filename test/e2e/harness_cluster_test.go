@@ -105,7 +105,13 @@ func (c *Cluster) prepare() {
 		c.t.Fatalf("user add: %v", err)
 	}
 	first.CLI("acl", "set", "*", "allow both #")
-	pem, err := os.ReadFile(first.path("tls", "ca.crt"))
+	c.trust()
+}
+
+// trust makes the clients' TLS configuration, with the cluster's CA.
+func (c *Cluster) trust() {
+	c.t.Helper()
+	pem, err := os.ReadFile(c.Nodes[0].path("tls", "ca.crt"))
 	if err != nil {
 		c.t.Fatal(err)
 	}

@@ -72,18 +72,31 @@ func closeAndWait(in io.Closer, cmd *exec.Cmd) error {
 // newDisk makes and mounts the disk of a node, whose data directory moves there.
 func (c *Cluster) newDisk(n *Node) {
 	c.t.Helper()
-	image := filepath.Join(c.dir, n.ID+".img")
-	d := &disk{t: c.t, mount: filepath.Join(c.dir, "disks", n.ID)}
+	n.Disk = &disk{t: c.t, mount: c.mountImage(n.ID, diskSize)}
+	n.Dir = filepath.Join(n.Disk.mount, "data")
+}
+
+// tinyDisk is a further disk of so many bytes, for what does not fit; it goes with
+// those of the nodes.
+func (c *Cluster) tinyDisk(size int64) (mount string) {
+	c.t.Helper()
+	return c.mountImage("tiny", size)
+}
+
+func (c *Cluster) mountImage(name string, size int64) (mount string) {
+	c.t.Helper()
+	image := filepath.Join(c.dir, name+".img")
+	mount = filepath.Join(c.dir, "disks", name)
 	for _, err := range []error{
-		os.WriteFile(image, nil, 0o600), os.Truncate(image, diskSize), os.Mkdir(d.mount, 0o700),
+		os.WriteFile(image, nil, 0o600), os.Truncate(image, size), os.Mkdir(mount, 0o700),
 		exec.Command("mkfs.ext4", "-q", "-m", "0", image).Run(),
-		exec.Command("mount", "-o", "loop", image, d.mount).Run(),
+		exec.Command("mount", "-o", "loop", image, mount).Run(),
 	} {
 		if err != nil {
-			c.t.Fatalf("make a disk for %s: %v", n.ID, err)
+			c.t.Fatalf("make the disk %s: %v", name, err)
 		}
 	}
-	n.Disk, n.Dir = d, filepath.Join(d.mount, "data")
+	return mount
 }
 
 // The requests of ioctl_fs that freeze and thaw a file system.

@@ -277,6 +277,7 @@ func commandContext(ctx context.Context, stdin string, args ...string) (string, 
 
 // Status is the part of status -o json that the tests read.
 type Status struct {
+	ClusterID    string   `json:"cluster_id"`
 	Node         string   `json:"node"`
 	Leader       string   `json:"leader"`
 	Quorum       bool     `json:"quorum"`

@@ -49,11 +49,12 @@ var layers = []layer{
 	{dir: "gossip", uses: core},
 	{dir: "admin", uses: core},
 	{dir: "tls", uses: core},
+	{dir: "backup", uses: core},
 	{dir: "mosquitto", uses: domain},
-	{dir: "node", uses: append([]string{"broker", "consensus", "mesh", "gossip", "admin", "tls", "mosquitto"}, core...)},
+	{dir: "node", uses: append([]string{"broker", "consensus", "mesh", "gossip", "admin", "tls", "backup", "mosquitto"}, core...)},
 	{dir: "bench"},
 	{dir: "demo", uses: []string{"admin"}},
-	{dir: "cmd", uses: []string{"node", "admin", "bench", "demo", "mosquitto", "fsm"}},
+	{dir: "cmd", uses: []string{"node", "admin", "backup", "bench", "demo", "mosquitto", "fsm"}},
 	// The simulation plugs the parts together without what needs a machine.
 	{dir: "test/sim", uses: append([]string{"broker", "consensus", "mesh", "test"}, core...)},
 	{dir: "test"},
@@ -65,6 +66,7 @@ var layers = []layer{
 var homes = map[string][]string{
 	"github.com/hashicorp/raft":               {"consensus", "fsm"},
 	"github.com/hashicorp/raft-boltdb":        {"consensus"},
+	"filippo.io/age":                          {"backup"},
 	"github.com/hashicorp/memberlist":         {"gossip"},
 	"github.com/cockroachdb/pebble":           {"fsm"},
 	"github.com/mochi-mqtt/server":            {}, // the server: docs/adr/0001
