@@ -12,7 +12,7 @@ const drainPause = 2 * time.Millisecond
 // waits until they have gone or ctx has ended. From its start no CONNECT is
 // accepted. Wills do not fire, and sessions do not end, before
 // Config.DrainGrace has passed in the log: clients that come back to another
-// node in time are missed by nobody.
+// node in time are missed by nobody. Resume ends it.
 func (b *Broker) Drain(ctx context.Context) error {
 	b.draining.Store(true)
 	all := b.holders()
@@ -43,3 +43,6 @@ func (b *Broker) Drain(ctx context.Context) error {
 	}
 	return nil
 }
+
+// Resume has CONNECT accepted again after Drain.
+func (b *Broker) Resume() { b.draining.Store(false) }

@@ -287,6 +287,8 @@ func TestDrainKeepsWillsBack(t *testing.T) {
 	}
 	c.settle()
 	w.quiet()
+	c.nodes[0].broker.Resume()
+	connect(t, c.nodes[0], 5, "p", persistent)
 }
 
 func TestSharedSubscriptions(t *testing.T) {

@@ -148,7 +148,7 @@ func (b backend) EndSession(ctx context.Context, client string) (admin.Change, e
 func (b backend) Drain(ctx context.Context, r admin.DrainRequest) (admin.DrainResult, error) {
 	n := b.n
 	if r.Off {
-		n.draining.Store(false)
+		n.resume()
 		return admin.DrainResult{Left: int(n.broker.Stats().Connected)}, nil
 	}
 	before := int(n.broker.Stats().Connected)
@@ -170,6 +170,13 @@ func (n *Node) drain(ctx context.Context, timeout time.Duration) {
 	}
 }
 
+// resume ends a drain: first clients are accepted, then the node says so.
+func (n *Node) resume() {
+	n.broker.Resume()
+	n.broker.SetServing(n.admitting.Load())
+	n.draining.Store(false)
+}
+
 // Leave implements admin.Cluster: it removes this node, or another one that will
 // not come back, from the cluster.
 func (b backend) Leave(ctx context.Context, r admin.LeaveRequest) (_ admin.Change, err error) {
@@ -181,7 +188,7 @@ func (b backend) Leave(ctx context.Context, r admin.LeaveRequest) (_ admin.Chang
 		n.drain(ctx, 0)
 		defer func() {
 			if err != nil {
-				n.draining.Store(false) // it stays, and serves
+				n.resume() // it stays, and serves
 			}
 		}()
 		if n.consensus.IsLeader() {
