@@ -11,11 +11,13 @@
 #
 # What follows -- goes to terraform plan and apply: the same as at the last apply.
 #
-# A root says by two outputs how that is done there:
-#   gate_command  a command of the shell that succeeds when one node may be taken
-#                 down: all are ready, and as many vote as shall
-#   replace       a line for each node: its name, then the addresses of the
-#                 resources that are replaced with it
+# A root says by three outputs how that is done there:
+#   gate_command     a command of the shell that succeeds when one node may be taken
+#                    down: all are ready, and as many vote as shall
+#   balance_command  one that spreads the clients evenly again: a node comes
+#                    back without any, and the last one stays so
+#   replace          a line for each node: its name, then the addresses of the
+#                    resources that are replaced with it
 #
 # GATE_LIMIT is how long the cluster may take to be well, in seconds (300).
 set -euo pipefail
@@ -91,4 +93,6 @@ for name in "${wanted[@]}"; do
   tf apply -auto-approve -no-color -lock-timeout=60s "${replace[@]}" "${options[@]}"
 done
 gate
+balance=$(tf output -raw balance_command) || fail "$root has no output balance_command: apply it first"
+bash -c "$balance" || fail "all are replaced and well, but their clients are not spread evenly: run this again: $balance"
 echo "rolling-replace: ${#wanted[@]} replaced, the cluster is well"

@@ -65,9 +65,14 @@ func TestTerraformChanges(t *testing.T) {
 		start := c.mark(change.name)
 		change.do()
 		s.awaitWell()
-		c.more(2 * time.Second)
+		c.more(time.Second)
+		if change.name != "upgrade" { // rolling-replace.sh does it
+			t.Logf("%s: clients by node: %v", change.name, s.spread())
+			s.must(s.run("bash", "-c", s.must(s.terraform("output", "-raw", "balance_command"))))
+		}
+		c.more(time.Second)
 		c.judgeAway(change.name, start)
-		t.Logf("%s: clients by node: %v", change.name, s.spread())
+		s.judgeSpread(change.name)
 	}
 	c.finish()
 }
@@ -82,6 +87,25 @@ func otherBuild(t *testing.T, version string) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// evenly is how many clients more than another one a node may have: those of a
+// connection or two that ended while the shares were counted.
+const evenly = 3
+
+// judgeSpread fails unless every node comes to have its share of the clients.
+func (s *site) judgeSpread(change string) {
+	s.t.Helper()
+	var got map[string]int
+	await(s.t, patience, func() bool {
+		got = s.spread()
+		fewest, most := siteSubscribers+sitePublishers, 0
+		for _, n := range got {
+			fewest, most = min(fewest, n), max(most, n)
+		}
+		return len(got) == 3 && most-fewest <= evenly
+	}, func() string { return fmt.Sprintf("%s: the clients are not spread evenly: %v", change, got) })
+	s.t.Logf("%s: in the end: %v", change, got)
 }
 
 // spread is how many clients each node has.

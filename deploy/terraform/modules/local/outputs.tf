@@ -17,17 +17,22 @@ output "nodes" {
 
 output "ca_command" {
   description = "Prints the certificate of the cluster's authority, which clients have to trust."
-  value       = "cat ${var.directory}/n1/tls/ca.crt"
+  value       = "cat '${var.directory}/n1/tls/ca.crt'"
 }
 
 output "token_command" {
   description = "Prints a new token with which one more node can join."
-  value       = "${var.program} token create --quiet --data-dir ${var.directory}/n1"
+  value       = "'${var.program}' token create --quiet --data-dir '${var.directory}/n1'"
 }
 
 output "gate_command" {
   description = "Succeeds when every node is ready and votes, so that one may be taken down."
   value       = "DIRECTORY='${var.directory}' NODES='${join(" ", keys(local.nodes))}' '${local.script}' gate"
+}
+
+output "balance_command" {
+  description = "Spreads the clients evenly over the nodes again; of use after a node was down."
+  value       = "'${var.program}' balance --timeout 5m --data-dir '${var.directory}/n1'"
 }
 
 output "node_resources" {

@@ -20,14 +20,19 @@ output "token_command" {
 
 output "user_command" {
   description = "Adds a first user and lets it do everything; it asks for the password."
-  value       = "(cd ${module.cluster.nodes.n1.directory} && ${local.program} user add admin --data-dir . && ${local.program} acl set user:admin 'allow both #' --data-dir .)"
+  value       = "(cd '${module.cluster.nodes.n1.directory}' && '${local.program}' user add admin --data-dir . && '${local.program}' acl set user:admin 'allow both #' --data-dir .)"
 }
 
-# What rolling-replace.sh reads; every root that it can work on has these two.
+# What rolling-replace.sh reads; every root that it can work on has these three.
 
 output "gate_command" {
   description = "Succeeds when a node may be taken down."
   value       = module.cluster.gate_command
+}
+
+output "balance_command" {
+  description = "Spreads the clients evenly over the nodes again."
+  value       = module.cluster.balance_command
 }
 
 output "replace" {
