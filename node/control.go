@@ -27,6 +27,7 @@ const (
 	pathIssue    = "/v1/issue"
 	pathClock    = "/v1/clock"
 	pathShed     = "/v1/shed"
+	pathRecall   = "/v1/recall"
 )
 
 // controlTimeout bounds one call.
@@ -44,6 +45,7 @@ func (n *Node) openControl(context.Context) error {
 	serve(control, pathIssue, n.serveIssue)
 	serve(control, pathClock, n.serveClock)
 	serve(control, pathShed, n.serveShed)
+	serve(control, pathRecall, n.serveRecall)
 	n.mesh.ServeHTTP(mesh.ProtoControl, control)
 
 	join := http.NewServeMux()

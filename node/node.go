@@ -81,6 +81,7 @@ type Node struct {
 	votersMu  sync.Mutex    // who votes is changed by one at a time
 	left      chan struct{} // closed when the node has left the cluster
 	leave     sync.Once
+	recalled  sync.Once
 
 	ctx      context.Context
 	cancel   context.CancelFunc

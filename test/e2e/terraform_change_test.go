@@ -176,7 +176,8 @@ func (c *siteCrowd) mark(name string) time.Duration {
 func (c *siteCrowd) judgeAway(change string, start time.Duration) {
 	c.s.t.Helper()
 	lost := map[string]time.Duration{}
-	var longest time.Duration
+	var longest, since time.Duration
+	var who string
 	times := 0
 	events := c.run.Events()
 	for _, e := range events {
@@ -186,20 +187,36 @@ func (c *siteCrowd) judgeAway(change string, start time.Duration) {
 			lost[e.History] = e.At
 			times++
 		case e.Kind == history.Connected && lost[e.History] > 0:
-			longest = max(longest, e.At-lost[e.History])
+			if gap := e.At - lost[e.History]; gap > longest {
+				longest, who = gap, e.History
+				since = lost[who]
+			}
 			delete(lost, e.History)
 		}
 	}
 	for name, at := range lost {
 		c.s.t.Errorf("%s: %s is still without a connection after %v", change, name, events[len(events)-1].At-at)
+		c.show(name, at)
 	}
 	if times == 0 {
 		c.s.t.Errorf("%s: no client lost its connection: it shows nothing", change)
 	}
 	if longest > longestAway {
 		c.s.t.Errorf("%s: a client was without a connection for %v, more than %v", change, longest, longestAway)
+		c.show(who, since)
 	}
 	c.s.t.Logf("%s: %d connections were lost; the longest time without one was %v", change, times, longest.Round(time.Millisecond))
+}
+
+// show logs what a client did about its connections since a moment.
+func (c *siteCrowd) show(name string, since time.Duration) {
+	for _, e := range c.run.Events() {
+		switch {
+		case e.History != name || e.At < since || e.At > since+10*time.Second:
+		case e.Kind == history.Lost, e.Kind == history.ConnectSent, e.Kind == history.Refused, e.Kind == history.Connected:
+			c.s.t.Log(e)
+		}
+	}
 }
 
 // finish ends the load and has its history judged.
