@@ -196,6 +196,27 @@ func TestTerraformHalfFailed(t *testing.T) {
 	}
 }
 
+// TestHAProxyExample has HAProxy read the example that operators copy.
+func TestHAProxyExample(t *testing.T) {
+	t.Parallel()
+	need(t, "haproxy")
+	text, err := os.ReadFile("../../deploy/haproxy/haproxy.cfg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "haproxy.cfg")
+	local := strings.ReplaceAll(string(text), "bind mqtt.example.org", "bind 127.0.0.1")
+	if local == string(text) {
+		t.Error("the example has another address than the README's")
+	}
+	if err := os.WriteFile(file, []byte(local), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := shell(t, patience, "haproxy", "-c", "-f", file); err != nil || strings.Contains(out, "WARNING") {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
 // TestTerraformForeignProcess has a process id that was given to another process
 // since: that one is not ended.
 func TestTerraformForeignProcess(t *testing.T) {

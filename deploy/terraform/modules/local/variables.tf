@@ -39,6 +39,10 @@ variable "port" {
     condition     = var.port >= 1 && var.port <= 65535 && floor(var.port) == var.port
     error_message = "Write a port, 1 to 65535."
   }
+  validation {
+    condition     = var.port < var.node_port || var.port >= var.node_port + 15
+    error_message = "Write a port that no node listens at."
+  }
 }
 
 variable "node_port" {
