@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -202,7 +203,8 @@ func (s *site) logs() {
 			continue
 		}
 		lines := strings.Split(strings.TrimSpace(string(text)), "\n")
-		s.t.Logf("the last lines of %s:\n%s", filepath.Base(file), strings.Join(lines[max(0, len(lines)-30):], "\n"))
+		lines = slices.DeleteFunc(lines, func(l string) bool { return strings.Contains(l, "raft: failed to") })
+		s.t.Logf("the last lines of %s:\n%s", filepath.Base(file), strings.Join(lines[max(0, len(lines)-60):], "\n"))
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -30,9 +31,10 @@ const (
 // second through the balancer: nothing acknowledged is lost, no client is away for
 // more than three seconds, and in the end every node has its share of them.
 func TestTerraformChanges(t *testing.T) {
-	s := newSite(t, otherBuild(t, "v0.0.1-previous"))
+	s := newSite(t, otherBuild(t, previous))
 	s.apply()
 	s.admit()
+	s.judgeVersion(true)
 	c := s.startCrowd()
 	for _, change := range []struct {
 		name string
@@ -74,7 +76,25 @@ func TestTerraformChanges(t *testing.T) {
 		c.judgeAway(change.name, start)
 		s.judgeSpread(change.name)
 	}
+	s.judgeVersion(false)
 	c.finish()
+}
+
+// previous is the version of the build that the nodes are upgraded from.
+const previous = "v0.0.1-previous"
+
+// judgeVersion fails unless every node is of the previous build, or none.
+func (s *site) judgeVersion(old bool) {
+	s.t.Helper()
+	status, err := s.status("n1")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, m := range status.Members {
+		if (m.Version == previous) != old {
+			s.t.Errorf("node %s is of version %q", m.Node, m.Version)
+		}
+	}
 }
 
 // otherBuild is the program with another version in it.
@@ -137,17 +157,47 @@ func (s *site) startCrowd() *siteCrowd {
 		s.t.Fatal(err)
 	}
 	c := &siteCrowd{s: s, run: &Run{rec, s.t, nil}}
-	version := func(i int) byte { return 4 + byte(i%2) }
+	// Each device has a user of its own, as devices have: a node that cannot know
+	// their passwords computes a hash for each.
+	s.addUsers(siteSubscribers + sitePublishers)
+	at := func(i, version int) history.Endpoint {
+		e := s.endpoint(4 + byte(version%2))
+		e.Username = deviceName(i)
+		return e
+	}
 	for i := range siteSubscribers {
-		c.subs = append(c.subs, c.run.Subscribe(history.SubscriberConfig{Endpoint: s.endpoint(version(i)), Name: fmt.Sprintf("sub-%d", i), Expiry: 3600,
+		c.subs = append(c.subs, c.run.Subscribe(history.SubscriberConfig{Endpoint: at(i, i), Name: fmt.Sprintf("sub-%d", i), Expiry: 3600,
 			Subscriptions: []rawmqtt.Subscription{rawmqtt.Sub(fmt.Sprintf("site/%d/#", i), 1)}}))
 	}
 	for i := range sitePublishers {
-		c.pubs = append(c.pubs, c.run.Publish(history.PublisherConfig{Endpoint: s.endpoint(version(i / 2)), Name: fmt.Sprintf("pub-%d", i), Expiry: 3600, QoS: 1,
+		c.pubs = append(c.pubs, c.run.Publish(history.PublisherConfig{Endpoint: at(siteSubscribers+i, i/2), Name: fmt.Sprintf("pub-%d", i), Expiry: 3600, QoS: 1,
 			Topics: []string{fmt.Sprintf("site/%d/%d", i%siteSubscribers, i)}, Rate: siteRate, Window: 200, Size: 64}))
 	}
 	c.more(2 * time.Second)
 	return c
+}
+
+func deviceName(i int) string { return fmt.Sprintf("device-%d", i) }
+
+// addUsers adds the users of the devices, some at a time.
+func (s *site) addUsers(n int) {
+	s.t.Helper()
+	var wg sync.WaitGroup
+	next := make(chan string)
+	for range 4 {
+		wg.Go(func() {
+			for name := range next {
+				if _, err := command(password+"\n", "user", "add", name, "--stdin", "--data-dir", s.disk("n1")); err != nil {
+					s.t.Error(err)
+				}
+			}
+		})
+	}
+	for i := range n {
+		next <- deviceName(i)
+	}
+	close(next)
+	wg.Wait()
 }
 
 func (c *siteCrowd) acked() (sum int) {
