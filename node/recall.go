@@ -29,7 +29,8 @@ func (n *Node) recall() {
 // recallPause lies between two rounds in which no peer answered.
 const recallPause = 200 * time.Millisecond
 
-// recallOnce asks every peer and tells whether any has answered, or there is none.
+// recallOnce asks every peer and tells whether any has answered, or there is none. A
+// node that was killed does not know who they are before it has read its log again.
 func (n *Node) recallOnce() bool {
 	peers, answers := 0, 0
 	for peer := range n.book.members() {
@@ -48,7 +49,7 @@ func (n *Node) recallOnce() bool {
 	if answers > 0 {
 		n.log.Info("peers told which passwords are verified", "users", n.memory.Len())
 	}
-	return answers > 0 || peers == 0
+	return answers > 0 || peers == 0 && health{n}.Ready().CaughtUp
 }
 
 func (n *Node) serveRecall(context.Context, string, none) ([]auth.Entry, error) {

@@ -145,7 +145,7 @@ func knock(t *testing.T, address string, config *tls.Config, text []byte) []byte
 // long.
 func TestRestartedNodeRemembers(t *testing.T) {
 	c := NewCluster(t, Options{Flags: []string{"--auth.argon2-time", "16", "--auth.argon2-memory", "64MiB"}})
-	victim := c.Followers()[0]
+	victim := c.Nodes[0] // the first one has nobody's address but from its log
 	var other *Node
 	for _, n := range c.Nodes {
 		if n != victim {
@@ -159,8 +159,9 @@ func TestRestartedNodeRemembers(t *testing.T) {
 	}
 	hash := time.Since(start)
 	other.Connect(clean("first"))
-	victim.Stop()
+	victim.Kill()
 	victim.Restart()
+	c.WaitWhole()
 	start = time.Now()
 	victim.Connect(clean("second"))
 	took := time.Since(start)
