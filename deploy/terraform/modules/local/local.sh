@@ -129,15 +129,16 @@ settings() {
 # locked COMMAND runs a command while no other does that was called so.
 locked() { (flock 9 && "$@") 9>"$DIRECTORY/lock"; }
 
-# make_node makes this node: the first of the cluster if no disk has a node on it,
-# else one that joins at a member that serves. It fails if there is none yet. It is
-# called under the lock, so that no two nodes are the first.
+# make_node makes this node: n1 makes the cluster if no disk has a node on it; else,
+# and every other one, joins at a member that serves. It fails if there is none yet.
+# It is called under the lock: no node looks while another one is being made.
 make_node() {
   local disk=$DIRECTORY/$NODE member replace=() token
   local -a flags
   mapfile -t flags < <(settings)
   [ ! -e "$disk/node.json" ] || return 0
   if ! made; then
+    [ "$NODE" = n1 ] || { echo "node n1 has not made the cluster yet"; return 1; }
     # init prints a token; nobody needs it.
     mq init "${flags[@]}" >/dev/null
     return
