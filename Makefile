@@ -15,6 +15,7 @@ GO ?= go
 BIN := bin
 TOOLS := $(BIN)/tools
 PROGRAM := $(BIN)/mqcluster
+LOCAL_ROOT := deploy/terraform/roots/local
 
 VERSION ?= $(shell git describe --tags --match 'v*' --dirty 2>/dev/null || echo devel)
 COMMIT ?= $(shell git rev-parse HEAD 2>/dev/null)$(shell git diff --quiet HEAD 2>/dev/null || echo +changes)
@@ -33,6 +34,7 @@ TESTFLAGS ?=
 FUZZTIME ?= 5s
 SMOKE ?= ^(TestSameFilterEverywhere|TestTakeover)$$
 DEMO_FLAGS ?=
+UP_FLAGS ?=
 BENCH_FLAGS ?= -bound S1:one:0.4 -bound S2:one:0.4 -bound S3:three:20000/s
 BASE ?= HEAD
 COUNT ?= 6
@@ -71,6 +73,15 @@ $(BIN)/counts:
 .PHONY: demo
 demo: build ## three nodes on this machine, a leader killed, nothing lost; DEMO_FLAGS=--once ends by itself
 	$(PROGRAM) demo $(DEMO_FLAGS)
+
+.PHONY: up
+up: build ## a cluster of real nodes behind HAProxy on 127.0.0.1:8883, with terraform; UP_FLAGS='-var voters=5'
+	terraform -chdir=$(LOCAL_ROOT) init -input=false
+	terraform -chdir=$(LOCAL_ROOT) apply -input=false -auto-approve $(UP_FLAGS)
+
+.PHONY: down
+down: ## end what make up started, data included
+	terraform -chdir=$(LOCAL_ROOT) destroy -input=false -auto-approve $(UP_FLAGS)
 
 .PHONY: install
 install: build ## install the program and its manual pages; PREFIX, DESTDIR
@@ -154,6 +165,15 @@ format: ## format the Go files
 .PHONY: check-format
 check-format: ## fail where a Go file is not formatted
 	@files=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$files" || { printf 'not formatted, run make format:\n%s\n' "$$files" >&2; exit 1; }
+
+.PHONY: check-terraform
+check-terraform: ## format, validity and plans of deploy/terraform; starts nothing
+	terraform fmt -check -diff -recursive deploy/terraform
+	for dir in deploy/terraform/roots/local; do \
+	  terraform -chdir="$$dir" init -input=false -backend=false && \
+	  terraform -chdir="$$dir" validate && \
+	  terraform -chdir="$$dir" test || exit; \
+	done
 
 .PHONY: vet
 vet: ## go vet

@@ -81,6 +81,10 @@ func TestReads(t *testing.T) {
 	if got, err := c.Status(ctx); err != nil || got.Node != "a" || !got.Ready() {
 		t.Error(got, err)
 	}
+	shares := []Share{{Node: "a", Clients: 30, Share: 20, Sent: 10}, {Node: "b", Out: true}}
+	if got, err := c.Balance(ctx); err != nil || !cmp.Equal(shares, got) {
+		t.Error(got, err)
+	}
 	if got, err := c.ListTokens(ctx); err != nil || len(got) != 1 {
 		t.Error(got, err)
 	}

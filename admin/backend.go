@@ -20,6 +20,7 @@ type Backend struct {
 	Settings Settings
 	Clock    Clock
 	Backups  Backups
+	Balance  Balance
 }
 
 // Cluster tells of the members and lets them go.

@@ -25,7 +25,7 @@ func (f *fake) record(call any) (Change, error) {
 }
 
 func (f *fake) backend() Backend {
-	return Backend{Cluster: f, Tokens: f, Users: f, Acls: f, Certs: f, Sessions: f}
+	return Backend{Cluster: f, Tokens: f, Users: f, Acls: f, Certs: f, Sessions: f, Balance: f}
 }
 
 func (f *fake) Status(ctx context.Context) (Status, error) {
@@ -39,6 +39,10 @@ func (f *fake) Status(ctx context.Context) (Status, error) {
 	return Status{Node: "a", Quorum: true, Readiness: Readiness{Lease: true, CaughtUp: true, Serving: true}}, f.err
 }
 func (f *fake) Leave(_ context.Context, r LeaveRequest) (Change, error) { return f.record(r) }
+func (f *fake) Balance(context.Context) ([]Share, error) {
+	return []Share{{Node: "a", Clients: 30, Share: 20, Sent: 10}, {Node: "b", Out: true}}, nil
+}
+
 func (f *fake) Drain(_ context.Context, r DrainRequest) (DrainResult, error) {
 	_, err := f.record(r)
 	return DrainResult{Sent: 3}, err

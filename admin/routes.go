@@ -16,6 +16,7 @@ const (
 	opStatus      = "status"
 	opLeave       = "leave"
 	opDrain       = "drain"
+	opBalance     = "balance"
 	opTokenCreate = "token/create"
 	opTokenList   = "token/list"
 	opTokenRevoke = "token/revoke"
@@ -62,6 +63,9 @@ func (s *Server) apiHandler(b Backend) http.Handler {
 		read(s, mux, opStatus, func(ctx context.Context, _ nothing) (Status, error) { return c.Status(ctx) })
 		change(s, mux, opLeave, c.Leave)
 		change(s, mux, opDrain, c.Drain)
+	}
+	if e := b.Balance; e != nil {
+		change(s, mux, opBalance, func(ctx context.Context, _ nothing) ([]Share, error) { return e.Balance(ctx) })
 	}
 	if t := b.Tokens; t != nil {
 		change(s, mux, opTokenCreate, t.CreateToken)

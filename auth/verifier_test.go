@@ -63,6 +63,28 @@ func TestVerifierRemembers(t *testing.T) {
 	}
 }
 
+// Many clients of one user that wait for the pool cost one verification.
+func TestVerifierAsksAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := auth.NewMemory(auth.MemoryConfig{})
+		m.SetKey(1, []byte(strings.Repeat("k", 32)))
+		v := auth.NewVerifier(1, 1, auth.WithMemory(m))
+		hash := mustHash(t, "other")
+		release := v.Hold()
+		var ok bool
+		var err error
+		var wg sync.WaitGroup
+		wg.Go(func() { ok, err = v.Verify(t.Context(), "u", 1, hash, []byte("secret")) })
+		synctest.Wait()
+		m.Remember("u", 1, []byte("secret")) // what another one found out, whatever the hash says
+		release()
+		wg.Wait()
+		if !ok || err != nil {
+			t.Error("the hash was computed:", ok, err)
+		}
+	})
+}
+
 func TestVerifierQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := auth.NewVerifier(1, 2)

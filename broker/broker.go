@@ -113,7 +113,7 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*Broker, error) {
 		cfg: cfg.WithDefaults(), deps: deps, log: deps.Logger,
 		clients: map[string]*client{}, conns: map[*client]struct{}{},
 		trie: routing.NewTrie[*entry](),
-		sys: map[string]*session.Message{}, start: time.Now(),
+		sys:  map[string]*session.Message{}, start: time.Now(),
 	}
 	b.wanter, _ = deps.Routes.(Wanter)
 	b.ctx, b.cancel = context.WithCancel(context.WithoutCancel(ctx))

@@ -13,7 +13,7 @@ const drainPause = 2 * time.Millisecond
 // Whom there was no time for at that rate stays. From its start no CONNECT is
 // accepted. Wills do not fire, and sessions do not end, before
 // Config.DrainGrace has passed in the log: clients that come back to another
-// node in time are missed by nobody.
+// node in time are missed by nobody. Undrain ends it.
 func (b *Broker) Drain(ctx context.Context, rate int) error {
 	b.draining.Store(true)
 	all := b.holders()

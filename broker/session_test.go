@@ -291,6 +291,33 @@ func TestDrainKeepsWillsBack(t *testing.T) {
 	connect(t, c.nodes[0], 5, "again")
 }
 
+func TestShed(t *testing.T) {
+	c := newCluster(t, 2, Config{})
+	w := connect(t, c.nodes[1], 5, "watch")
+	w.subscribe(sub("will", 1))
+	var all []*peer
+	for i := range 4 {
+		all = append(all, connect(t, c.nodes[0], 5, fmt.Sprintf("p%d", i), persistent, withWill("will", "gone", 1, false)))
+	}
+	if n := c.nodes[0].broker.Shed(t.Context(), 9); n != len(all) {
+		t.Fatalf("%d clients were sent away, want %d", n, len(all))
+	}
+	for i, p := range all {
+		if d := p.expect(packets.Disconnect); d.ReasonCode != reasonUseAnother {
+			t.Fatalf("DISCONNECT 0x%02X", d.ReasonCode)
+		}
+		// The node goes on: the balancer may send a client back to it.
+		if a := connect(t, c.nodes[i%2], 5, fmt.Sprintf("p%d", i), persistent); !a.connack.SessionPresent {
+			t.Fatalf("the session of p%d is gone", i)
+		}
+	}
+	c.settle()
+	w.quiet()
+	if n := c.nodes[0].broker.Shed(t.Context(), 1); n != 1 {
+		t.Errorf("%d clients were sent away, want 1", n)
+	}
+}
+
 func TestSharedSubscriptions(t *testing.T) {
 	c := newCluster(t, 3, Config{})
 	var members []*peer

@@ -239,6 +239,7 @@ func (s *secrets) blob() []byte {
 
 func (n *Node) useSecrets(k secretKeys) {
 	n.memory.SetKey(k.ID, k.Password)
+	n.recalled.Do(func() { n.wg.Go(n.recall) })
 	n.tlsMu.Lock()
 	defer n.tlsMu.Unlock()
 	for _, l := range n.tls {

@@ -26,6 +26,8 @@ const (
 	pathApplied  = "/v1/applied"
 	pathIssue    = "/v1/issue"
 	pathClock    = "/v1/clock"
+	pathShed     = "/v1/shed"
+	pathRecall   = "/v1/recall"
 )
 
 // controlTimeout bounds one call.
@@ -42,6 +44,8 @@ func (n *Node) openControl(context.Context) error {
 	serve(control, pathApplied, n.serveApplied)
 	serve(control, pathIssue, n.serveIssue)
 	serve(control, pathClock, n.serveClock)
+	serve(control, pathShed, n.serveShed)
+	serve(control, pathRecall, n.serveRecall)
 	n.mesh.ServeHTTP(mesh.ProtoControl, control)
 
 	join := http.NewServeMux()

@@ -83,6 +83,7 @@ type Node struct {
 	asked     chan struct{} // closed when an operator has it stop
 	leave     sync.Once
 	stop      sync.Once
+	recalled  sync.Once
 
 	ctx      context.Context
 	cancel   context.CancelFunc

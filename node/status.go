@@ -52,6 +52,7 @@ type nodeStatus struct {
 	Version string `json:"version"`
 	Lease   int64  `json:"lease_ms"`
 	Disk    string `json:"disk"`
+	Ready   bool   `json:"ready"`
 }
 
 func (n *Node) serveNode(context.Context, string, none) (nodeStatus, error) { return n.self(), nil }
@@ -61,7 +62,7 @@ func (n *Node) self() nodeStatus {
 	return nodeStatus{
 		Applied: st.AppliedIndex, Clients: int(n.broker.Stats().Connected),
 		Version: n.deps.Version, Lease: max(0, st.LeaseLeft.Milliseconds()),
-		Disk: st.Room.String(),
+		Disk: st.Room.String(), Ready: health{n}.Ready().Ready(),
 	}
 }
 
@@ -109,13 +110,9 @@ func (n *Node) describe(ctx context.Context, m *logpb.Member, leader string) adm
 	case m.Voter:
 		out.Role = admin.RoleVoter
 	}
-	s := n.self()
-	if m.Node != n.cfg.Node.ID {
-		ctx, cancel := context.WithTimeout(ctx, askTimeout)
-		defer cancel()
-		if err := n.call(ctx, m.Node, pathNode, none{}, &s); err != nil {
-			return out
-		}
+	s, err := n.ask(ctx, m.Node)
+	if err != nil {
+		return out
 	}
 	out.Up, out.Applied, out.Clients, out.Version, out.Lease = true, s.Applied, s.Clients, s.Version, s.Lease
 	out.Disk = s.Disk

@@ -129,7 +129,7 @@ func openFake(ctx context.Context, config node.Config, logger *slog.Logger) (*fa
 		return nil, err
 	}
 	f.admin, err = admin.Open(ctx, admin.Config{Socket: config.Admin.Socket}, admin.Deps{
-		Backend: admin.Backend{Cluster: f, Tokens: f, Users: f, Acls: f, Certs: f, Settings: f}, Logger: logger,
+		Backend: admin.Backend{Cluster: f, Tokens: f, Users: f, Acls: f, Certs: f, Settings: f, Balance: f}, Logger: logger,
 	})
 	if err != nil {
 		return nil, errors.Join(err, f.broker.Close())
@@ -222,6 +222,10 @@ func (f *fakeNode) Leave(_ context.Context, r admin.LeaveRequest) (admin.Change,
 	}
 	f.leave.Do(func() { close(f.left) })
 	return admin.Change{Index: 1}, nil
+}
+
+func (f *fakeNode) Balance(context.Context) ([]admin.Share, error) {
+	return []admin.Share{{Node: "a", Clients: 30, Share: 20, Sent: 10}, {Node: "b", Out: true}}, nil
 }
 
 func (f *fakeNode) Drain(context.Context, admin.DrainRequest) (admin.DrainResult, error) {

@@ -294,6 +294,7 @@ type Member struct {
 	Up      bool   `json:"up"`
 	Applied uint64 `json:"applied_index"`
 	Clients int    `json:"clients"`
+	Version string `json:"version"`
 }
 
 // Status asks the node for the cluster as it sees it.

@@ -139,3 +139,34 @@ func knock(t *testing.T, address string, config *tls.Config, text []byte) []byte
 	said, _ := silent(t, conn, 11*time.Second)
 	return said
 }
+
+// TestRestartedNodeRemembers has a node that was restarted know the passwords that
+// its peers have verified: a login does not cost a hash there, which is made to take
+// long.
+func TestRestartedNodeRemembers(t *testing.T) {
+	c := NewCluster(t, Options{Flags: []string{"--auth.argon2-time", "16", "--auth.argon2-memory", "64MiB"}})
+	victim := c.Nodes[0] // the first one has nobody's address but from its log
+	var other *Node
+	for _, n := range c.Nodes {
+		if n != victim {
+			other = n
+		}
+	}
+	// The hash of a password that is wrong is computed always.
+	start := time.Now()
+	if _, ack, err := (login{other.TLS, c.ClientTLS, user, "wrong"}).connect(t, clean("wrong")); err == nil && ack.Reason == 0 {
+		t.Fatal("a wrong password was accepted")
+	}
+	hash := time.Since(start)
+	other.Connect(clean("first"))
+	victim.Kill()
+	victim.Restart()
+	c.WaitWhole()
+	start = time.Now()
+	victim.Connect(clean("second"))
+	took := time.Since(start)
+	t.Logf("a hash takes %v, the login at the restarted node took %v", hash.Round(time.Millisecond), took.Round(time.Millisecond))
+	if took > hash/2 {
+		t.Errorf("the login at the restarted node took %v, as a hash of %v does: what its peers know was not asked for", took, hash)
+	}
+}

@@ -5,6 +5,7 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"sync"
 	"testing"
 	"time"
@@ -243,4 +244,20 @@ func TestWillOfDrainedThatComesAtOnce(t *testing.T) {
 			b.Disconnect(0)
 		}
 	}
+}
+
+// TestDrainOff drains a node and has it serve again: it accepts clients by the time
+// it says that it is ready.
+func TestDrainOff(t *testing.T) {
+	t.Parallel()
+	c := NewCluster(t, Options{})
+	n := c.Followers()[0]
+	n.CLI("drain")
+	n.WaitReadyz(http.StatusServiceUnavailable, patience)
+	if _, ack, err := n.TryConnect(clean("early")); err == nil && ack.Reason == 0 {
+		t.Error("a node that drains accepted a client")
+	}
+	n.CLI("drain", "--off")
+	n.WaitReady(patience)
+	n.Connect(clean("late"))
 }

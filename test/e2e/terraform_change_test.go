@@ -1,0 +1,284 @@
+//go:build linux
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/mqcluster/mqcluster/test/history"
+	"github.com/mqcluster/mqcluster/test/rawmqtt"
+)
+
+// The load of TestTerraformChanges: in all 2,000 messages a second at QoS 1, each
+// to one subscriber.
+const (
+	siteSubscribers = 20
+	sitePublishers  = 40
+	siteRate        = 2000.0 / sitePublishers
+	// longestAway is how long a client may be without a connection, whatever is done.
+	longestAway = 3 * time.Second
+)
+
+// TestTerraformChanges kills, drains and replaces nodes of a site and upgrades it
+// node by node, while clients with persistent sessions send 2,000 messages a
+// second through the balancer: nothing acknowledged is lost, no client is away for
+// more than three seconds, and in the end every node has its share of them.
+func TestTerraformChanges(t *testing.T) {
+	s := newSite(t, otherBuild(t, previous))
+	s.apply()
+	s.admit()
+	s.judgeVersion(true)
+	c := s.startCrowd()
+	for _, change := range []struct {
+		name string
+		do   func()
+	}{
+		{"kill", func() {
+			c.run.Kill(s.front)
+			s.kill("n1")
+			c.more(3 * time.Second)
+			s.apply(`-replace=module.cluster.terraform_data.node["n1"]`)
+			c.run.Restart(s.front)
+		}},
+		{"drain", func() {
+			c.run.Drain(s.front)
+			t.Log(s.must(command("", "drain", "--data-dir", s.disk("n2"))))
+			c.more(3 * time.Second)
+			s.must(command("", "drain", "--off", "--data-dir", s.disk("n2")))
+		}},
+		{"replace", func() {
+			c.run.Drain(s.front)
+			s.apply(`-replace=module.cluster.terraform_data.node["n3"]`)
+		}},
+		{"upgrade", func() {
+			s.values["program"] = absolute(t, program)
+			s.apply()
+			c.run.Drain(s.front)
+			s.must(s.run("bash", append([]string{"../../rolling-replace.sh", ".", "--"}, s.options()...)...))
+		}},
+	} {
+		start := c.mark(change.name)
+		change.do()
+		s.awaitWell()
+		c.more(time.Second)
+		if change.name != "upgrade" { // rolling-replace.sh does it
+			t.Logf("%s: clients by node: %v", change.name, s.spread())
+			s.must(s.run("bash", "-c", s.must(s.terraform("output", "-raw", "balance_command"))))
+		}
+		c.more(time.Second)
+		c.judgeAway(change.name, start)
+		s.judgeSpread(change.name)
+	}
+	s.judgeVersion(false)
+	c.finish()
+}
+
+// previous is the version of the build that the nodes are upgraded from.
+const previous = "v0.0.1-previous"
+
+// judgeVersion fails unless every node is of the previous build, or none.
+func (s *site) judgeVersion(old bool) {
+	s.t.Helper()
+	status, err := s.status("n1")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, m := range status.Members {
+		if (m.Version == previous) != old {
+			s.t.Errorf("node %s is of version %q", m.Node, m.Version)
+		}
+	}
+}
+
+// otherBuild is the program with another version in it.
+func otherBuild(t *testing.T, version string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "mqcluster")
+	build := exec.Command("go", "build", "-ldflags", "-s -w -X main.version="+version, "-o", path, "github.com/mqcluster/mqcluster/cmd/mqcluster")
+	build.Stdout, build.Stderr = os.Stdout, os.Stderr
+	if err := build.Run(); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// evenly is how many clients more than another one a node may have: those of a
+// connection or two that ended while the shares were counted.
+const evenly = 3
+
+// judgeSpread fails unless every node comes to have its share of the clients.
+func (s *site) judgeSpread(change string) {
+	s.t.Helper()
+	var got map[string]int
+	await(s.t, patience, func() bool {
+		got = s.spread()
+		fewest, most := siteSubscribers+sitePublishers, 0
+		for _, n := range got {
+			fewest, most = min(fewest, n), max(most, n)
+		}
+		return len(got) == 3 && most-fewest <= evenly
+	}, func() string { return fmt.Sprintf("%s: the clients are not spread evenly: %v", change, got) })
+	s.t.Logf("%s: in the end: %v", change, got)
+}
+
+// spread is how many clients each node has.
+func (s *site) spread() map[string]int {
+	s.t.Helper()
+	status, err := s.status("n1")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	out := map[string]int{}
+	for _, m := range status.Members {
+		out[m.Node] = m.Clients
+	}
+	return out
+}
+
+// siteCrowd is the load.
+type siteCrowd struct {
+	s    *site
+	run  *Run
+	subs []*history.Subscriber
+	pubs []*history.Publisher
+}
+
+func (s *site) startCrowd() *siteCrowd {
+	s.t.Helper()
+	rec, err := history.Open("")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	c := &siteCrowd{s: s, run: &Run{rec, s.t, nil}}
+	// Each device has a user of its own, as devices have: a node that cannot know
+	// their passwords computes a hash for each.
+	s.addUsers(siteSubscribers + sitePublishers)
+	at := func(i, version int) history.Endpoint {
+		e := s.endpoint(4 + byte(version%2))
+		e.Username = deviceName(i)
+		return e
+	}
+	for i := range siteSubscribers {
+		c.subs = append(c.subs, c.run.Subscribe(history.SubscriberConfig{Endpoint: at(i, i), Name: fmt.Sprintf("sub-%d", i), Expiry: 3600,
+			Subscriptions: []rawmqtt.Subscription{rawmqtt.Sub(fmt.Sprintf("site/%d/#", i), 1)}}))
+	}
+	for i := range sitePublishers {
+		c.pubs = append(c.pubs, c.run.Publish(history.PublisherConfig{Endpoint: at(siteSubscribers+i, i/2), Name: fmt.Sprintf("pub-%d", i), Expiry: 3600, QoS: 1,
+			Topics: []string{fmt.Sprintf("site/%d/%d", i%siteSubscribers, i)}, Rate: siteRate, Window: 200, Size: 64}))
+	}
+	c.more(2 * time.Second)
+	return c
+}
+
+func deviceName(i int) string { return fmt.Sprintf("device-%d", i) }
+
+// addUsers adds the users of the devices, some at a time.
+func (s *site) addUsers(n int) {
+	s.t.Helper()
+	var wg sync.WaitGroup
+	next := make(chan string)
+	for range 4 {
+		wg.Go(func() {
+			for name := range next {
+				if _, err := command(password+"\n", "user", "add", name, "--stdin", "--data-dir", s.disk("n1")); err != nil {
+					s.t.Error(err)
+				}
+			}
+		})
+	}
+	for i := range n {
+		next <- deviceName(i)
+	}
+	close(next)
+	wg.Wait()
+}
+
+func (c *siteCrowd) acked() (sum int) {
+	for _, p := range c.pubs {
+		sum += p.Acked()
+	}
+	return sum
+}
+
+// more waits until as much is acknowledged as is to be sent in d.
+func (c *siteCrowd) more(d time.Duration) {
+	c.s.t.Helper()
+	want := c.acked() + int(siteRate*sitePublishers*d.Seconds())
+	await(c.s.t, patience, func() bool { return c.acked() >= want }, func() string {
+		return fmt.Sprintf("%d messages are acknowledged, not %d", c.acked(), want)
+	})
+}
+
+// mark notes that a change begins and returns when.
+func (c *siteCrowd) mark(name string) time.Duration {
+	c.run.Mark(name)
+	return c.run.fault(history.Mark).At
+}
+
+// judgeAway fails if a client was without a connection for too long since start.
+func (c *siteCrowd) judgeAway(change string, start time.Duration) {
+	c.s.t.Helper()
+	lost := map[string]time.Duration{}
+	var longest, since time.Duration
+	var who string
+	times := 0
+	events := c.run.Events()
+	for _, e := range events {
+		switch {
+		case e.At < start:
+		case e.Kind == history.Lost:
+			lost[e.History] = e.At
+			times++
+		case e.Kind == history.Connected && lost[e.History] > 0:
+			if gap := e.At - lost[e.History]; gap > longest {
+				longest, who = gap, e.History
+				since = lost[who]
+			}
+			delete(lost, e.History)
+		}
+	}
+	for name, at := range lost {
+		c.s.t.Errorf("%s: %s is still without a connection after %v", change, name, events[len(events)-1].At-at)
+		c.show(name, at)
+	}
+	if times == 0 {
+		c.s.t.Errorf("%s: no client lost its connection: it shows nothing", change)
+	}
+	if longest > longestAway {
+		c.s.t.Errorf("%s: a client was without a connection for %v, more than %v", change, longest, longestAway)
+		c.show(who, since)
+	}
+	c.s.t.Logf("%s: %d connections were lost; the longest time without one was %v", change, times, longest.Round(time.Millisecond))
+}
+
+// show logs what a client did about its connections since a moment.
+func (c *siteCrowd) show(name string, since time.Duration) {
+	for _, e := range c.run.Events() {
+		switch {
+		case e.History != name || e.At < since || e.At > since+10*time.Second:
+		case e.Kind == history.Lost, e.Kind == history.ConnectSent, e.Kind == history.Refused, e.Kind == history.Connected:
+			c.s.t.Log(e)
+		}
+	}
+}
+
+// finish ends the load and has its history judged.
+func (c *siteCrowd) finish() {
+	c.s.t.Helper()
+	for _, p := range c.pubs {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		if err := p.Stop(ctx); err != nil {
+			c.s.t.Error(err)
+		}
+		cancel()
+	}
+	c.run.Finish(c.subs...)
+	c.run.Judge(history.Options{MinAcked: 50_000, MinOwed: 50_000, MinShare: 0.95, MaxSilence: longestAway})
+}
