@@ -22,15 +22,20 @@ func (n *Node) openAuth(context.Context) error {
 	if err := params.Validate(); err != nil {
 		return err
 	}
-	workers := n.cfg.Auth.Workers
-	if workers == 0 {
-		workers = max(1, runtime.GOMAXPROCS(0)/2)
-	}
+	workers := n.hashWorkers()
 	n.shared = make(chan auth.Entry, 1024)
 	n.memory = auth.NewMemory(auth.MemoryConfig{OnRemember: n.share})
 	n.verifier = auth.NewVerifier(workers, workers*verifyQueue, auth.WithMemory(n.memory))
 	n.secrets = &secrets{use: n.useSecrets}
 	return n.verifier.SetCost(params)
+}
+
+// hashWorkers is how many password hashes are computed at once.
+func (n *Node) hashWorkers() int {
+	if n.cfg.Auth.Workers > 0 {
+		return n.cfg.Auth.Workers
+	}
+	return max(1, runtime.GOMAXPROCS(0)/2)
 }
 
 func (n *Node) hashCost() auth.Params {
