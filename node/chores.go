@@ -24,6 +24,7 @@ func (n *Node) openChores(context.Context) error {
 		{time.Second, n.watchDisk},
 		{time.Second, n.lead},
 		{time.Second, n.fetchCA},
+		{100 * time.Millisecond, n.recall},
 		{time.Minute, n.renewIdentity},
 		{5 * time.Second, n.publishSys},
 		{10 * time.Second, n.releaseGhosts},

@@ -23,6 +23,7 @@ const (
 	pathRenew    = "/v1/renew"
 	pathNode     = "/v1/node"
 	pathRemember = "/v1/remember"
+	pathRecall   = "/v1/recall"
 	pathApplied  = "/v1/applied"
 	pathIssue    = "/v1/issue"
 	pathClock    = "/v1/clock"
@@ -39,6 +40,7 @@ func (n *Node) openControl(context.Context) error {
 	serve(control, pathRenew, n.serveRenew)
 	serve(control, pathNode, n.serveNode)
 	serve(control, pathRemember, n.serveRemember)
+	serve(control, pathRecall, n.serveRecall)
 	serve(control, pathApplied, n.serveApplied)
 	serve(control, pathIssue, n.serveIssue)
 	serve(control, pathClock, n.serveClock)

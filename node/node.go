@@ -64,6 +64,7 @@ type Node struct {
 	proofs    proofs
 	ghosts    map[string]session.Pos // of releaseGhosts alone
 	shared    chan auth.Entry        // verified here, to be told to the peers
+	recalling recalling              // of recall alone
 	listeners []*listener.Listener
 	tlsMu     sync.Mutex
 	tls       []*mtls.Listener
