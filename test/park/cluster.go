@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -34,14 +35,23 @@ func spawn(name, log, path string, args ...string) (*process, error) {
 	}
 	defer out.Close()
 	p := &process{name: name, log: log, cmd: exec.Command(path, args...), done: make(chan struct{})}
-	p.cmd.Stdout, p.cmd.Stderr = out, out
-	if err := p.cmd.Start(); err != nil {
+	p.cmd.Stdout, p.cmd.Stderr, p.cmd.SysProcAttr = out, out, processAttr()
+	started := make(chan error, 1)
+	go func() {
+		// The signal of Pdeathsig comes when the thread ends that started the process:
+		// this one does not before the process.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		defer close(p.done)
+		err := p.cmd.Start()
+		started <- err
+		if err == nil {
+			_ = p.cmd.Wait() // how it ended is in its ProcessState
+		}
+	}()
+	if err := <-started; err != nil {
 		return nil, fmt.Errorf("%s cannot be started: %w", name, err)
 	}
-	go func() {
-		defer close(p.done)
-		_ = p.cmd.Wait() // how it ended is in its ProcessState
-	}()
 	return p, nil
 }
 

@@ -37,7 +37,7 @@ func main() {
 		return
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends it at once
 	if err := run(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "park:", err)
 		os.Exit(1)

@@ -125,7 +125,7 @@ func (p *park) judgeLatency(c *card, s *samples, kill span) {
 	}
 	fmt.Printf("        during the outage: delivery %s\n", quantiles(s.pick(delivered, true, []span{kill}, nil)))
 	fmt.Printf("        the generators were late by: outside %s; in the storm %s\n",
-		quantiles(s.pick(lag, true, nil, []span{kill, storm})), quantiles(s.pick(lag, true, []span{storm}, nil)))
+		quantiles(s.pick(lag, true, nil, []span{kill, storm})), quantiles(s.pick(lag, false, []span{storm}, nil)))
 }
 
 func quantiles(sorted []uint32) string {
