@@ -16,7 +16,7 @@ const recallPage = 10_000
 
 // recalling is what is left to ask for. It belongs to the chore alone.
 type recalling struct {
-	since time.Time // zero: it has no key yet
+	since time.Time // zero: it cannot ask yet
 	asked map[string]bool
 	over  bool
 }
@@ -26,8 +26,11 @@ type recalling struct {
 // them: without it each would cost a hash.
 func (n *Node) recall(ctx context.Context) {
 	r := &n.recalling
-	if r.over || n.secrets.blob() == nil {
-		return // what the peers know counts under a key that comes with the first lease
+	// What the peers know counts under a key that comes with the first lease, and who
+	// they are the state says once this node has caught up: the first node of a
+	// cluster was alone at the start of its log.
+	if r.over || n.secrets.blob() == nil || !n.admitting.Load() {
+		return
 	}
 	if r.since.IsZero() {
 		r.since, r.asked = time.Now(), map[string]bool{}
@@ -62,6 +65,7 @@ func (n *Node) recallFrom(ctx context.Context, peer string) error {
 		}
 		n.memory.Merge(slices.Values(page))
 		if len(page) < recallPage {
+			n.log.Info("a peer told which passwords it verified", "member", peer, "passwords", after+len(page), "known", n.memory.Len())
 			return nil
 		}
 	}

@@ -93,10 +93,10 @@ func TestRestartRemembersPasswords(t *testing.T) {
 		l := login{address: n.TLS, tls: c.ClientTLS, user: fmt.Sprintf("many%d", i), pass: fmt.Sprintf("secret%d", i)}
 		l.must(t, clean(fmt.Sprintf("many%d", i)))
 	}
+	n := c.Nodes[0] // it was alone at the start of its log
 	for i := range users {
-		logIn(c.Nodes[0], i)
+		logIn(c.Nodes[1], i)
 	}
-	n := c.Nodes[2]
 	n.Kill()
 	n.Start()
 	n.WaitReady(patience)
