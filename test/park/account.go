@@ -1,6 +1,9 @@
 package main
 
-import "fmt"
+import (
+	"fmt"
+	"maps"
+)
 
 // maxExamples is how many lost messages are named.
 const maxExamples = 10
@@ -61,9 +64,7 @@ func (a *account) merge(o account) {
 	if a.Acked == nil {
 		a.Acked = map[stream]uint32{}
 	}
-	for s, n := range o.Acked {
-		a.Acked[s] = n
-	}
+	maps.Copy(a.Acked, o.Acked)
 	a.Received = append(a.Received, o.Received...)
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -184,6 +185,17 @@ func (c *cluster) start(ctx context.Context, n *node) (err error) {
 		}
 		return response.StatusCode == http.StatusOK, response.Body.Close()
 	})
+}
+
+// metrics are the node's own, as Prometheus reads them.
+func (n *node) metrics() (string, error) {
+	response, err := http.Get("http://" + n.health + "/metrics")
+	if err != nil {
+		return "", fmt.Errorf("the metrics of node %s: %w", n.name, err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	return string(text), err
 }
 
 // close stops all nodes.

@@ -263,6 +263,11 @@ func (p *park) storm(ctx context.Context) error {
 	}
 	p.stormOver = time.Now()
 	p.mark("storm")
+	checks, err := p.passwords()
+	if err != nil {
+		return err
+	}
+	p.say("passwords since the nodes started: %s", checks)
 	return p.pass(ctx, p.steady/2)
 }
 

@@ -33,6 +33,27 @@ func (p *park) mark(phase string) {
 	p.usage = append(p.usage, u)
 }
 
+// passwords tells how each node checked the passwords since it was started.
+func (p *park) passwords() (string, error) {
+	var parts []string
+	for _, n := range p.cluster.nodes {
+		text, err := n.metrics()
+		if err != nil {
+			return "", err
+		}
+		counts := map[string]string{}
+		for line := range strings.Lines(text) {
+			for _, how := range []string{"hashed", "remembered"} {
+				if value, ok := strings.CutPrefix(line, `mqcluster_node_password_checks_total{how="`+how+`"} `); ok {
+					counts[how] = strings.TrimSpace(value)
+				}
+			}
+		}
+		parts = append(parts, fmt.Sprintf("%s hashed %s and remembered %s", n.name, counts["hashed"], counts["remembered"]))
+	}
+	return strings.Join(parts, ", "), nil
+}
+
 // ticksPerSecond is USER_HZ, which is 100 on every Linux that Go runs on.
 const ticksPerSecond = 100
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"slices"
@@ -251,9 +252,7 @@ func (w *worker) status() status {
 	s := status{Up: w.up, Downs: w.downs, Connects: w.connects, Failures: map[string]int{},
 		Pending: int(w.pending.Load()), Acked: int(w.acked.Load()), Delivered: int(w.delivered.Load()),
 		Resumed: int(w.resumed.Load()), Forgotten: int(w.forgotten.Load())}
-	for why, n := range w.failures {
-		s.Failures[why] = n
-	}
+	maps.Copy(s.Failures, w.failures)
 	return s
 }
 
