@@ -36,6 +36,8 @@ SMOKE ?= ^(TestSameFilterEverywhere|TestTakeover)$$
 DEMO_FLAGS ?=
 UP_FLAGS ?=
 BENCH_FLAGS ?= -bound S1:one:0.4 -bound S2:one:0.4 -bound S3:three:20000/s
+PARK_CLIENTS ?= 15000
+PARK_FLAGS ?=
 BASE ?= HEAD
 COUNT ?= 6
 BENCH ?= .
@@ -126,6 +128,10 @@ chaos-planted: ## chaos finds each planted fault within five plans
 .PHONY: quickstart
 quickstart: build ## the README's three machines, as it stands (needs haproxy, mosquitto-clients)
 	test/quickstart.sh $(PROGRAM)
+
+.PHONY: park
+park: build ## 15,000 clients before three nodes and HAProxy, a node killed, a storm; PARK_CLIENTS, PARK_FLAGS (needs haproxy)
+	$(GO) run ./test/park -mqcluster $(PROGRAM) -clients $(PARK_CLIENTS) $(PARK_FLAGS)
 
 .PHONY: conformance
 conformance: build ## the Eclipse Paho suites, also while nodes are killed; PAHO=interoperability folder of paho.mqtt.testing

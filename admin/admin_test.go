@@ -48,6 +48,7 @@ func TestOperations(t *testing.T) {
 		LeaveRequest{Node: "b", Force: true}, DrainRequest{Timeout: time.Second, Off: true}, TokenRequest{Uses: 2, TTL: time.Hour}, "id",
 		UserAdd{Name: "n/ü", Password: []byte{0, 255, 'x'}, Roles: roles}, UserSet{Name: "n", Disabled: &yes, Roles: &roles}, "..",
 		Acl{Subject: "user:a", Rules: []string{"allow publish #"}}, CertRequest{Name: "d", Lifetime: time.Hour, Algorithm: AlgorithmRSA}, "0f", "client\x01",
+		UserImport{Users: []UserEntry{{Name: "a", Password: []byte("p")}, {Name: "b", Hash: "$argon2id$"}}, Roles: &roles},
 	}
 	var errs []error
 	try := func(_ any, err error) { errs = append(errs, err) }
@@ -61,7 +62,8 @@ func TestOperations(t *testing.T) {
 	try(c.SetAcl(ctx, requests[7].(Acl)))
 	try(c.IssueCert(ctx, requests[8].(CertRequest)))
 	try(c.RevokeCert(ctx, requests[9].(string)))
-	change, err := c.EndSession(ctx, requests[10].(string))
+	try(c.EndSession(ctx, requests[10].(string)))
+	change, err := c.ImportUsers(ctx, requests[11].(UserImport))
 	try(nil, err)
 	if err := errors.Join(errs...); err != nil {
 		t.Fatal(err)
@@ -69,7 +71,7 @@ func TestOperations(t *testing.T) {
 	if diff := cmp.Diff(requests, f.calls); diff != "" {
 		t.Error(diff)
 	}
-	if want := (Change{Index: 11, NotApplied: []string{}}); !cmp.Equal(want, change) {
+	if want := (ImportResult{Change: Change{Index: 12, NotApplied: []string{}}, Added: 2}); !cmp.Equal(want, change) {
 		t.Errorf("change: %+v", change)
 	}
 }

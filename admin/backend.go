@@ -45,6 +45,10 @@ type Users interface {
 	AddUser(ctx context.Context, r UserAdd) (Change, error)
 	SetUser(ctx context.Context, r UserSet) (Change, error)
 	RemoveUser(ctx context.Context, name string) (Change, error)
+	// ImportUsers adds or changes up to MaxImport users at once. Where one of
+	// them is not valid, none is changed; where the cluster fails on the way, some
+	// may be, and the same import again finishes it.
+	ImportUsers(ctx context.Context, r UserImport) (ImportResult, error)
 	// ListUsers returns the users sorted by name; with a name only that one, or
 	// a NotFound error.
 	ListUsers(ctx context.Context, name string) ([]User, error)
@@ -223,6 +227,32 @@ type UserSet struct {
 	Password []byte    `json:"password,omitempty"`
 	Disabled *bool     `json:"disabled,omitempty"`
 	Roles    *[]string `json:"roles,omitempty"`
+}
+
+// MaxImport is how many users one UserImport takes.
+const MaxImport = 1000
+
+// UserImport is users to add, or to change where they exist. Roles, if not nil,
+// become those of each of them.
+type UserImport struct {
+	Users []UserEntry `json:"users"`
+	Roles *[]string   `json:"roles,omitempty"`
+}
+
+// UserEntry is one user of a UserImport, with a password or the hash of one.
+type UserEntry struct {
+	Name     string `json:"name"`
+	Password []byte `json:"password,omitempty"`
+	Hash     string `json:"hash,omitempty"`
+}
+
+// ImportResult counts the users. Those that had this password and these roles
+// already are unchanged, and their clients stay.
+type ImportResult struct {
+	Change
+	Added     int `json:"added"`
+	Changed   int `json:"changed"`
+	Unchanged int `json:"unchanged"`
 }
 
 // User is a user without the password's hash.

@@ -127,6 +127,11 @@ func (c *Client) RemoveUser(ctx context.Context, name string) (Change, error) {
 	return call[Change](ctx, c, opUserRemove, named{name})
 }
 
+// ImportUsers is Users.ImportUsers.
+func (c *Client) ImportUsers(ctx context.Context, r UserImport) (ImportResult, error) {
+	return call[ImportResult](ctx, c, opUserImport, r)
+}
+
 // ListUsers is Users.ListUsers.
 func (c *Client) ListUsers(ctx context.Context, name string) ([]User, error) {
 	return call[[]User](ctx, c, opUserList, named{name})

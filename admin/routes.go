@@ -23,6 +23,7 @@ const (
 	opUserAdd     = "user/add"
 	opUserSet     = "user/set"
 	opUserRemove  = "user/remove"
+	opUserImport  = "user/import"
 	opUserList    = "user/list"
 	opAclSet      = "acl/set"
 	opAclList     = "acl/list"
@@ -82,6 +83,14 @@ func (s *Server) apiHandler(b Backend) http.Handler {
 			return u.SetUser(ctx, r)
 		})
 		change(s, mux, opUserRemove, func(ctx context.Context, r named) (Change, error) { return u.RemoveUser(ctx, r.Name) })
+		change(s, mux, opUserImport, func(ctx context.Context, r UserImport) (ImportResult, error) {
+			defer func() {
+				for _, e := range r.Users {
+					clear(e.Password)
+				}
+			}()
+			return u.ImportUsers(ctx, r)
+		})
 		read(s, mux, opUserList, func(ctx context.Context, r named) ([]User, error) { return u.ListUsers(ctx, r.Name) })
 	}
 	if l := b.Acls; l != nil {
@@ -154,6 +163,8 @@ func subject(request any) string {
 		return r.Name
 	case UserSet:
 		return r.Name
+	case UserImport:
+		return fmt.Sprintf("%d users", len(r.Users))
 	case Acl:
 		return r.Subject
 	case CertRequest:

@@ -183,7 +183,7 @@ func (m *Memory) Learn(e Entry) {
 	m.store(e)
 }
 
-// Merge learns many entries, as a node does that joins; it sets the key first.
+// Merge learns many entries, as a node does that has started; it sets the key first.
 func (m *Memory) Merge(entries iter.Seq[Entry]) {
 	for e := range entries {
 		m.Learn(e)

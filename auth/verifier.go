@@ -14,6 +14,14 @@ type Verifier struct {
 	slots   chan struct{} // one per verification under way
 	pending chan struct{} // one per verification under way or waiting
 	dummy   atomic.Pointer[argonHash]
+
+	hashed, remembered atomic.Uint64
+}
+
+// Checks returns how many passwords were verified by computing their hash, and how
+// many were known to be right without.
+func (v *Verifier) Checks() (hashed, remembered uint64) {
+	return v.hashed.Load(), v.remembered.Load()
 }
 
 // Option is a further setting of NewVerifier.
@@ -59,6 +67,7 @@ func (v *Verifier) setDummy(p Params) {
 // of ctx.
 func (v *Verifier) Verify(ctx context.Context, user string, version uint64, hash string, password []byte) (bool, error) {
 	if hash != "" && v.memory != nil && v.memory.Known(user, version, password) {
+		v.remembered.Add(1)
 		return true, nil
 	}
 	var h passwordHash = v.dummy.Load()
@@ -85,8 +94,10 @@ func (v *Verifier) Verify(ctx context.Context, user string, version uint64, hash
 	}
 	// Many clients of one user that come at once cost one hash.
 	if hash != "" && v.memory != nil && v.memory.Known(user, version, password) {
+		v.remembered.Add(1)
 		return true, nil
 	}
+	v.hashed.Add(1)
 	ok := h.verify(password) && hash != ""
 	if ok && v.memory != nil {
 		v.memory.Remember(user, version, password)

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/mqcluster/mqcluster/auth"
 	"github.com/mqcluster/mqcluster/broker"
 	mtls "github.com/mqcluster/mqcluster/tls"
@@ -22,15 +24,38 @@ func (n *Node) openAuth(context.Context) error {
 	if err := params.Validate(); err != nil {
 		return err
 	}
-	workers := n.cfg.Auth.Workers
-	if workers == 0 {
-		workers = max(1, runtime.GOMAXPROCS(0)/2)
-	}
+	workers := n.hashWorkers()
 	n.shared = make(chan auth.Entry, 1024)
 	n.memory = auth.NewMemory(auth.MemoryConfig{OnRemember: n.share})
 	n.verifier = auth.NewVerifier(workers, workers*verifyQueue, auth.WithMemory(n.memory))
 	n.secrets = &secrets{use: n.useSecrets}
+	if err := n.countChecks(); err != nil {
+		return err
+	}
 	return n.verifier.SetCost(params)
+}
+
+func (n *Node) countChecks() error {
+	hashed := func() float64 { n, _ := n.verifier.Checks(); return float64(n) }
+	remembered := func() float64 { _, n := n.verifier.Checks(); return float64(n) }
+	for how, count := range map[string]func() float64{"hashed": hashed, "remembered": remembered} {
+		if err := n.reg.Register(prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name:        "mqcluster_node_password_checks_total",
+			Help:        "Passwords of clients that were checked, by how: hashed, or remembered from an earlier check on any node.",
+			ConstLabels: prometheus.Labels{"how": how},
+		}, count)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// hashWorkers is how many password hashes are computed at once.
+func (n *Node) hashWorkers() int {
+	if n.cfg.Auth.Workers > 0 {
+		return n.cfg.Auth.Workers
+	}
+	return max(1, runtime.GOMAXPROCS(0)/2)
 }
 
 func (n *Node) hashCost() auth.Params {

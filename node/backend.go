@@ -70,8 +70,8 @@ func adminError(err error) error {
 
 func invalid(err error) error { return &admin.Error{Kind: admin.Invalid, Msg: err.Error()} }
 
-// everywhere is how long a change waits for all leaseholders.
-const everywhere = 5 * time.Second
+// everywhereIn is how long a change waits for all leaseholders.
+const everywhereIn = 5 * time.Second
 
 // change proposes an item and waits until every leaseholder has applied it.
 func (b backend) change(ctx context.Context, item *logpb.Item) (admin.Change, error) {
@@ -79,7 +79,12 @@ func (b backend) change(ctx context.Context, item *logpb.Item) (admin.Change, er
 	if err != nil {
 		return admin.Change{}, adminError(err)
 	}
-	c := admin.Change{Index: r.Pos.Index(), NotApplied: []string{}}
+	return b.everywhere(ctx, r.Pos.Index())
+}
+
+// everywhere waits until every leaseholder has applied the change at an index.
+func (b backend) everywhere(ctx context.Context, index uint64) (admin.Change, error) {
+	c := admin.Change{Index: index, NotApplied: []string{}}
 	missing, err := askLeader(ctx, b.n, pathApplied, c.Index, b.n.waitApplied)
 	if err != nil {
 		return c, adminError(fmt.Errorf("the change is made, but whether every node has it is not known: %w", err))
@@ -89,7 +94,7 @@ func (b backend) change(ctx context.Context, item *logpb.Item) (admin.Change, er
 }
 
 func (n *Node) waitApplied(ctx context.Context, index uint64) ([]string, error) {
-	ctx, cancel := context.WithTimeout(ctx, everywhere)
+	ctx, cancel := context.WithTimeout(ctx, everywhereIn)
 	defer cancel()
 	missing, err := n.consensus.WaitApplied(ctx, index)
 	if errors.Is(err, context.DeadlineExceeded) {

@@ -23,11 +23,11 @@ const (
 	pathRenew    = "/v1/renew"
 	pathNode     = "/v1/node"
 	pathRemember = "/v1/remember"
+	pathRecall   = "/v1/recall"
 	pathApplied  = "/v1/applied"
 	pathIssue    = "/v1/issue"
 	pathClock    = "/v1/clock"
 	pathShed     = "/v1/shed"
-	pathRecall   = "/v1/recall"
 )
 
 // controlTimeout bounds one call.
@@ -41,11 +41,11 @@ func (n *Node) openControl(context.Context) error {
 	serve(control, pathRenew, n.serveRenew)
 	serve(control, pathNode, n.serveNode)
 	serve(control, pathRemember, n.serveRemember)
+	serve(control, pathRecall, n.serveRecall)
 	serve(control, pathApplied, n.serveApplied)
 	serve(control, pathIssue, n.serveIssue)
 	serve(control, pathClock, n.serveClock)
 	serve(control, pathShed, n.serveShed)
-	serve(control, pathRecall, n.serveRecall)
 	n.mesh.ServeHTTP(mesh.ProtoControl, control)
 
 	join := http.NewServeMux()

@@ -8,12 +8,16 @@ import (
 	"github.com/mqcluster/mqcluster/auth"
 )
 
-// recallMost bounds an answer to recall, about 10 MB.
-const recallMost = 50_000
+// recallPage is how many verified passwords one answer has: about 2 MB.
+const recallPage = 10_000
+
+// recallPause lies between two rounds in which no peer answered.
+const recallPause = 200 * time.Millisecond
 
 // recall asks the peers which passwords were verified, when this process has the key
-// that they are remembered under, until one answers. A node that was restarted would
-// verify each client's anew else, 30 ms of a core for each.
+// that they are remembered under, until one answers. A balancer sends a node that
+// comes back the next clients that connect, all of them, and each would cost a hash
+// else, 30 ms of a core.
 func (n *Node) recall() {
 	tick := time.NewTicker(recallPause)
 	defer tick.Stop()
@@ -26,9 +30,6 @@ func (n *Node) recall() {
 	}
 }
 
-// recallPause lies between two rounds in which no peer answered.
-const recallPause = 200 * time.Millisecond
-
 // recallOnce asks every peer and tells whether any has answered, or there is none. A
 // node that was killed does not know who they are before it has read its log again.
 func (n *Node) recallOnce() bool {
@@ -38,13 +39,11 @@ func (n *Node) recallOnce() bool {
 			continue
 		}
 		peers++
-		var all []auth.Entry
-		if err := n.call(n.ctx, peer, pathRecall, none{}, &all); err != nil {
+		if err := n.recallFrom(n.ctx, peer); err != nil {
 			n.log.Debug("a peer did not tell of verified passwords", "member", peer, "err", err)
 			continue
 		}
 		answers++
-		n.memory.Merge(slices.Values(all))
 	}
 	if answers > 0 {
 		n.log.Info("peers told which passwords are verified", "users", n.memory.Len())
@@ -52,7 +51,28 @@ func (n *Node) recallOnce() bool {
 	return answers > 0 || peers == 0 && health{n}.Ready().CaughtUp
 }
 
-func (n *Node) serveRecall(context.Context, string, none) ([]auth.Entry, error) {
+// remembered asks for entries behind so many.
+type remembered struct {
+	After int `json:"after"`
+}
+
+// recallFrom learns all that one peer remembers. Entries that move in its order of
+// use between two pages may be missed; they cost a hash each.
+func (n *Node) recallFrom(ctx context.Context, peer string) error {
+	for after := 0; ; after += recallPage {
+		var page []auth.Entry
+		if err := n.call(ctx, peer, pathRecall, remembered{after}, &page); err != nil {
+			return err
+		}
+		n.memory.Merge(slices.Values(page))
+		if len(page) < recallPage {
+			return nil
+		}
+	}
+}
+
+func (n *Node) serveRecall(_ context.Context, _ string, r remembered) ([]auth.Entry, error) {
 	all := n.memory.Export()
-	return all[:min(len(all), recallMost)], nil
+	all = all[min(max(r.After, 0), len(all)):]
+	return all[:min(recallPage, len(all))], nil
 }

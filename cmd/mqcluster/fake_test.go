@@ -287,6 +287,28 @@ func (f *fakeNode) SetUser(_ context.Context, r admin.UserSet) (admin.Change, er
 	return f.change(r.Name)
 }
 
+func (f *fakeNode) ImportUsers(_ context.Context, r admin.UserImport) (admin.ImportResult, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var out admin.ImportResult
+	for _, e := range r.Users {
+		u, found := f.users[e.Name]
+		if found {
+			out.Changed++
+		} else {
+			out.Added++
+		}
+		u.Name, u.HasPassword = e.Name, true
+		if r.Roles != nil {
+			u.Roles = *r.Roles
+		}
+		f.users[e.Name] = u
+	}
+	var err error
+	out.Change, err = f.change("import")
+	return out, err
+}
+
 func (f *fakeNode) RemoveUser(_ context.Context, name string) (admin.Change, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -17,7 +17,7 @@ nothing until an ACL allows it: see mqcluster acl. Every change acts at once, on
 every node and on connected clients.`,
 		"  mqcluster user add dev1\n  mqcluster user list")
 	r := a.remoteFlags(cmd)
-	cmd.AddCommand(a.userAddCommand(r), a.userPasswdCommand(r), a.userListCommand(r), a.userShowCommand(r),
+	cmd.AddCommand(a.userAddCommand(r), a.userImportCommand(r), a.userPasswdCommand(r), a.userListCommand(r), a.userShowCommand(r),
 		a.userDisableCommand(r), a.userEnableCommand(r), a.userRolesCommand(r), a.userRemoveCommand(r))
 	return cmd
 }

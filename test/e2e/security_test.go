@@ -52,7 +52,7 @@ func TestStrangers(t *testing.T) {
 		}
 	}
 	t.Run("join port for more than a join", func(t *testing.T) {
-		for _, path := range []string{"/v1/ca", "/v1/node", "/v1/issue", "/v1/leave", "/v1/remember", "/metrics", "/v1/users"} {
+		for _, path := range []string{"/v1/ca", "/v1/node", "/v1/issue", "/v1/leave", "/v1/remember", "/v1/recall", "/metrics", "/v1/users"} {
 			config := &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"mqc-join/1"}}
 			said := knock(t, mesh, config, fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}", path))
 			if line, _, _ := strings.Cut(string(said), "\r\n"); !strings.Contains(line, " 404 ") {

@@ -57,6 +57,9 @@ var layers = []layer{
 	{dir: "cmd", uses: []string{"node", "admin", "backup", "bench", "demo", "mosquitto", "fsm"}},
 	// The simulation plugs the parts together without what needs a machine.
 	{dir: "test/sim", uses: append([]string{"broker", "consensus", "mesh", "test"}, core...)},
+	// The park is an operator and 15,000 clients: it knows the program's verbs and
+	// ports, and none of its packages.
+	{dir: "test/park", uses: []string{"test"}},
 	{dir: "test"},
 	{dir: "deploy"},
 }
