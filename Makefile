@@ -138,7 +138,7 @@ cover: ## coverage of the unit tests, in bin/cover.html; PKGS
 	$(GO) tool cover -func=$(BIN)/cover.out | tail -n 1
 
 .PHONY: bench
-bench: build ## mqcluster beside Debian's mosquitto, in one run; BENCH_FLAGS
+bench: build ## mqcluster beside Debian's mosquitto and nats-server, in one run; BENCH_FLAGS
 	$(GO) run ./bench/peers -mqcluster $(PROGRAM) $(BENCH_FLAGS)
 
 .PHONY: bench-compare

@@ -190,36 +190,3 @@ func runAndShow(cmd *cobra.Command, c Config, output string) error {
 	_, printed := io.WriteString(cmd.OutOrStdout(), report.Table())
 	return errors.Join(err, printed)
 }
-
-func nullCommand() *cobra.Command {
-	f := &flags{}
-	var listen string
-	cmd := &cobra.Command{
-		Use:   "null",
-		Short: "Measure the load generator itself, against a broker that does nothing",
-		Example: `  mqcluster bench null --scenario fanin
-  mqcluster bench null --listen 127.0.0.1:1883`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if listen == "" {
-				f.addrs = []string{NullAddress}
-				c, err := f.config()
-				if err != nil {
-					return err
-				}
-				return runAndShow(cmd, c, f.output)
-			}
-			null, err := OpenNull(cmd.Context(), NullConfig{Address: listen})
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "listening on %s, process %d\n", null.Addr(), os.Getpid())
-			<-cmd.Context().Done()
-			return null.Close()
-		},
-		SilenceUsage: true,
-	}
-	f.register(cmd)
-	cmd.Flags().StringVar(&listen, "listen", "", "serve on this address until stopped, and run nothing")
-	return cmd
-}

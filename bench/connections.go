@@ -164,6 +164,9 @@ func (r *run) idle(ctx context.Context) error {
 	r.count(made)
 	r.report.spent(before, after, 0)
 	r.report.Connections = &Connections{Made: int64(c.Clients), Bytes: float64(grown) / float64(c.Clients)}
+	if len(c.PIDs) > 0 {
+		r.report.figure("memory", "KiB/connection", float64(grown)/float64(c.Clients)/1024)
+	}
 	return r.verdict(ctx)
 }
 

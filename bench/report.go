@@ -52,6 +52,9 @@ type Report struct {
 	CPUPerMessage float64 `json:"cpu_us_per_message,omitempty"`
 	GeneratorCPU  float64 `json:"generator_cpu_seconds"`
 
+	// Figures are what only some scenarios and cases measure.
+	Figures []Figure `json:"figures,omitempty"`
+
 	// Notes are what a case has to say beyond figures that all have.
 	Notes []string `json:"notes,omitempty"`
 
@@ -111,6 +114,31 @@ func (p *Report) phaseAt(i int) Phase {
 		return Phase{}
 	}
 	return p.Phases[i]
+}
+
+// Figure is something that was measured, with the unit that its value has. Less is
+// better.
+type Figure struct {
+	Name  string  `json:"name"`
+	Unit  string  `json:"unit"`
+	Value float64 `json:"value"`
+	// Ratio is to the same figure of the row that ratios are to; 0: not known.
+	Ratio float64 `json:"ratio,omitempty"`
+}
+
+func (f Figure) String() string { return fmt.Sprintf("%s %.2f %s", f.Name, f.Value, f.Unit) }
+
+// figure adds one.
+func (p *Report) figure(name, unit string, value float64) {
+	p.Figures = append(p.Figures, Figure{Name: name, Unit: unit, Value: value})
+}
+
+// figureAt is the value of figure i, 0 if the run did not come to it.
+func (p *Report) figureAt(i int) float64 {
+	if i >= len(p.Figures) {
+		return 0
+	}
+	return p.Figures[i].Value
 }
 
 // Process is what one measured process spent on the run.
@@ -273,6 +301,9 @@ func (p *Report) Table() string {
 		t.row(ph.Name, fmt.Sprintf("%s messages in %.2f s, %s/s%s", thousands(ph.Messages), ph.Seconds,
 			thousands(int64(ph.Rate)), cpuText(ph.CPUPerMessage)))
 	}
+	for _, f := range p.Figures {
+		t.row(f.Name, fmt.Sprintf("%.2f %s", f.Value, f.Unit))
+	}
 	for _, q := range p.Processes {
 		t.row("process", fmt.Sprintf("%s (%d): %.2f s CPU, %.1f → %.1f MiB (peak %.1f)", q.Name, q.PID, q.CPU,
 			mib(q.RSSBefore), mib(q.RSSAfter), mib(q.RSSPeak)))
@@ -317,10 +348,7 @@ func (c *Connections) table(t *table) {
 		t.row("connections", thousands(c.Made)+" held")
 	}
 	t.quantiles("handshake", c.Handshake)
-	switch {
-	case c.Bytes > 0:
-		t.row("memory", fmt.Sprintf("%.1f KiB per connection", c.Bytes/1024))
-	case c.Rate == 0:
+	if c.Rate == 0 && c.Bytes <= 0 {
 		t.row("memory", "did not grow: no --pid is given, or the broker had some to spare; measure one that was just started")
 	}
 }

@@ -1,8 +1,10 @@
-// Command peers starts Debian's mosquitto and mqcluster, as one node and as
-// three, on free ports of the loopback, and compares them with package bench. It
-// is what make bench runs.
+// Command peers starts Debian's mosquitto and nats-server, and mqcluster as one
+// node and as three, on free ports of the loopback, and compares them with package
+// bench. It is what make bench runs.
 //
 //	go run ./bench/peers -mqcluster bin/mqcluster -suite S1,S2 -bound S1:one:0.4
+//	go run ./bench/peers -suite handshake,idle,idleTLS -targets null,mosquitto,one
+//	go run ./bench/peers -peer 'other=/opt/other/start.sh {port}' -suite S1
 package main
 
 import (
@@ -33,7 +35,9 @@ func main() {
 // options are the flags.
 type options struct {
 	mqcluster, mosquitto string
+	nats                 string
 	targets, suite       string
+	commands             map[string]string // of peers that the command line adds
 	rounds               int
 	each                 time.Duration
 	markdown             string
@@ -45,13 +49,23 @@ func parse() (options, error) {
 	var o options
 	flag.StringVar(&o.mqcluster, "mqcluster", "bin/mqcluster", "the binary to measure")
 	flag.StringVar(&o.mosquitto, "mosquitto", "mosquitto", "the peer; also looked for in /usr/sbin")
-	flag.StringVar(&o.targets, "targets", "mosquitto,one,three", "what to compare: mosquitto, one (a node), three (nodes, publishers and subscribers on different ones); the first is what ratios are to")
+	flag.StringVar(&o.nats, "nats", "nats-server", "the peer; also looked for in /usr/sbin")
+	flag.StringVar(&o.targets, "targets", "mosquitto,nats,one,three", "what to compare: mosquitto, nats, null (a broker that does nothing: the load generator's ceiling, a bare TLS server), one (a node), three (nodes, publishers and subscribers on different ones); ratios are to the first, in some cases to null")
+	o.commands = map[string]string{}
+	flag.Func("peer", "name=COMMAND: one more broker to compare; in the command, split at spaces, {port} is where it shall listen on 127.0.0.1 and {dir} a directory of its own; a script must exec the broker; repeatable", func(s string) error {
+		name, command, ok := strings.Cut(s, "=")
+		if !ok || name == "" || strings.TrimSpace(command) == "" || !strings.Contains(command, "{") {
+			return fmt.Errorf("%q is not name=COMMAND with {port} or {dir} in it", s)
+		}
+		o.commands[name] = command
+		return nil
+	})
 	flag.StringVar(&o.suite, "suite", "S1,S2,S3", "cases, as of mqcluster bench compare; and restart, of a node with a large state (not of mosquitto)")
 	flag.IntVar(&o.state, "state", 1_000_000, "restart: retained topics, and queued messages")
 	flag.IntVar(&o.rounds, "rounds", 3, "runs of each case against each target")
 	flag.DurationVar(&o.each, "duration", 3*time.Second, "how long a run publishes")
 	flag.StringVar(&o.markdown, "markdown", "", "also write the table to this file")
-	flag.Func("bound", "case:target:ratio, case:target:N/s or case:target:Nms: fail if CPU per message is above the ratio, the rate below N, or the 99th percentile above N ms; repeatable", func(s string) error {
+	flag.Func("bound", "case:target:ratio, case:target:N/s, case:target:Nms or case.figure:target:N: fail if CPU per message is above the ratio, the rate below N, the 99th percentile above N ms, or the figure above N; repeatable", func(s string) error {
 		b, err := parseBound(s)
 		o.bounds = append(o.bounds, b)
 		return err
@@ -59,6 +73,11 @@ func parse() (options, error) {
 	flag.Parse()
 	if flag.NArg() > 0 {
 		return o, fmt.Errorf("argument %q is not expected: everything is a flag", flag.Arg(0))
+	}
+	for name := range o.commands {
+		if !slices.Contains(strings.Split(o.targets, ","), name) {
+			o.targets += "," + name
+		}
 	}
 	return o, nil
 }
@@ -68,9 +87,12 @@ func parseBound(s string) (bench.Bound, error) {
 	if len(parts) != 3 {
 		return bench.Bound{}, fmt.Errorf("%q is not case:target:ratio", s)
 	}
-	b := bench.Bound{Case: parts[0], Target: parts[1]}
+	b := bench.Bound{Target: parts[1]}
+	b.Case, b.Figure, _ = strings.Cut(parts[0], ".")
 	number, to := parts[2], &b.Ratio
-	if n, ok := strings.CutSuffix(number, "/s"); ok {
+	if b.Figure != "" {
+		to = &b.Most
+	} else if n, ok := strings.CutSuffix(number, "/s"); ok {
 		number, to = n, &b.Rate
 	} else if n, ok := strings.CutSuffix(number, "ms"); ok {
 		number, to = n, &b.P99
@@ -81,6 +103,20 @@ func parseBound(s string) (bench.Bound, error) {
 	}
 	*to = v
 	return b, nil
+}
+
+// raiseFiles lets the brokers open as many files as this process may. The runtime
+// does so for itself and takes it back in children, unless it is set by hand.
+func raiseFiles() error {
+	var r syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r); err != nil {
+		return fmt.Errorf("read the limit of open files: %w", err)
+	}
+	r.Cur = r.Max
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &r); err != nil {
+		return fmt.Errorf("raise the limit of open files to %d: %w", r.Max, err)
+	}
+	return nil
 }
 
 // cases are those of bench and this program's own, which comes last: after it
@@ -111,6 +147,12 @@ func run(ctx context.Context) (err error) {
 		return err
 	}
 	s := &starter{dir: dir, options: o, last: map[string]*clusterNode{}}
+	if s.pki, err = newPKI(dir); err != nil {
+		return err
+	}
+	if err := raiseFiles(); err != nil {
+		return err
+	}
 	defer func() {
 		if err = errors.Join(err, s.close()); err == nil {
 			err = os.RemoveAll(dir)

@@ -1,0 +1,76 @@
+package bench
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// A case that some targets do not fit has no rows of them, its ratios are to its
+// base, and a target is started anew before each run where the case asks for it.
+func TestCompareFigures(t *testing.T) {
+	renewed := 0
+	var target func(name string) Target
+	target = func(name string) Target {
+		return Target{Name: name, Addrs: []string{"x"}, Mutual: &tls.Config{}, MutualAddrs: []string{name}, Renew: func(context.Context) (Target, error) {
+			renewed++
+			return target(name), nil
+		}}
+	}
+	plain := target("plain")
+	plain.Mutual = nil
+	values := map[string]float64{"a": 2, "null": 4}
+	c := Comparison{Rounds: 3, Targets: []Target{plain, target("a"), target("null")}, Cases: []Case{{Name: "x", Base: "null", Mutual: true,
+		Fresh: true, Rounds: 2, Own: func(_ context.Context, t Target, c Config) (Report, error) {
+			if c.TLS != t.Mutual || c.TLS == nil || c.Addrs[0] != t.Name {
+				return Report{}, errors.New("not over the listener that wants a certificate")
+			}
+			var p Report
+			p.figure("memory", "KiB", values[t.Name])
+			return p, nil
+		}}}}
+	got, err := Compare(t.Context(), c)
+	if err != nil || renewed != 4 {
+		t.Fatalf("%d times anew, %v", renewed, err)
+	}
+	var rows []string
+	for _, r := range got.Rows {
+		rows = append(rows, r.Target)
+	}
+	if d := cmp.Diff([]string{"a", "null"}, rows); d != "" {
+		t.Fatal(d)
+	}
+	want := []Figure{{Name: "memory", Unit: "KiB", Value: 2, Ratio: .5}}
+	if d := cmp.Diff(want, got.Rows[0].Figures); d != "" {
+		t.Error(d)
+	}
+	if text := got.Markdown(); !strings.Contains(text, "| x | a | memory | 2.00 | KiB | 0.50 |") {
+		t.Error(text)
+	}
+	if err := got.Check([]Bound{{Case: "x", Target: "a", Figure: "memory", Most: 2}}); err != nil {
+		t.Error(err)
+	}
+	if err := got.Check([]Bound{{Case: "x", Target: "a", Figure: "memory", Most: 1.9}, {Case: "x", Target: "a", Figure: "time"}}); err == nil ||
+		strings.Count(err.Error(), "\n") != 1 {
+		t.Errorf("two broken bounds: %v", err)
+	}
+}
+
+// A null broker with TLS is a server that handshakes are compared with: it wants
+// the client's certificate.
+func TestNullCommandErrors(t *testing.T) {
+	if _, err := execute(t, "null", "--tls-listen", "127.0.0.1:0"); err == nil || !strings.Contains(err.Error(), "needs a certificate") {
+		t.Error(err)
+	}
+	c := small(Idle, 0, 4)
+	c.Wait = time.Millisecond
+	r, err := Run(t.Context(), c)
+	if err != nil || len(r.Figures) != 1 || r.Figures[0].Unit != "KiB/connection" {
+		t.Errorf("%v: %+v", err, r.Figures)
+	}
+}
