@@ -73,6 +73,8 @@ type Setup struct {
 	Duration   float64 `json:"duration_seconds,omitempty"`
 	Window     int     `json:"window"`
 	Rate       float64 `json:"rate,omitempty"`
+	Topics     int     `json:"topics,omitempty"`
+	Fillers    int     `json:"fillers,omitempty"`
 	Batch      int     `json:"batch"`
 	Persistent bool    `json:"persistent"`
 	TLS        bool    `json:"tls"`
@@ -93,8 +95,11 @@ type Loss struct {
 type Connections struct {
 	Made      int64      `json:"made"`
 	Resumed   int64      `json:"resumed"` // TLS sessions
+	Refused   int64      `json:"refused"` // attempts that the broker had no room for, and that were tried again
 	Rate      float64    `json:"rate"`
-	Handshake *Quantiles `json:"handshake,omitempty"` // dial to CONNACK
+	Handshake *Quantiles `json:"handshake,omitempty"` // dial to CONNACK, of the attempt that succeeded
+	// Waited is from the first attempt to the CONNACK.
+	Waited *Quantiles `json:"waited,omitempty"`
 	// Bytes is resident memory of the processes per idle connection.
 	Bytes float64 `json:"bytes_per_connection,omitempty"`
 }
@@ -102,10 +107,12 @@ type Connections struct {
 // Phase is a part of a run that is measured by itself.
 type Phase struct {
 	Name          string  `json:"name"`
+	N             int     `json:"n,omitempty"` // of what the phase's name says, where phases differ in it
 	Messages      int64   `json:"messages"`
 	Seconds       float64 `json:"seconds"`
 	Rate          float64 `json:"rate"`
 	CPUPerMessage float64 `json:"cpu_us_per_message,omitempty"`
+	P99           float64 `json:"p99_ms,omitempty"` // of the latency, where it says something
 }
 
 // phaseAt is phase i, empty if the run did not come to it.
@@ -153,7 +160,7 @@ type Process struct {
 
 func newReport(c *Config, start time.Time) Report {
 	s := Setup{Version: int(c.Version), QoS: int(c.QoS), Size: c.Size, Clients: c.Clients, Count: c.Count,
-		Duration: c.Duration.Seconds(), Window: c.Window, Rate: c.Rate, Batch: c.Batch, Persistent: c.Persistent,
+		Duration: c.Duration.Seconds(), Window: c.Window, Rate: c.Rate, Topics: c.Topics, Fillers: c.Fillers, Batch: c.Batch, Persistent: c.Persistent,
 		TLS: c.TLS != nil, Resume: c.Resume}
 	if c.Scenario == Shared {
 		s.Members = c.Members
@@ -344,10 +351,14 @@ func (p *Report) messageTable(t *table) {
 func (c *Connections) table(t *table) {
 	if c.Rate > 0 {
 		t.row("connections", fmt.Sprintf("%s made, %s/s, %s TLS sessions resumed", thousands(c.Made), thousands(int64(c.Rate)), thousands(c.Resumed)))
+		t.row("refused", fmt.Sprintf("%s attempts, tried again later", thousands(c.Refused)))
 	} else {
 		t.row("connections", thousands(c.Made)+" held")
 	}
 	t.quantiles("handshake", c.Handshake)
+	if c.Refused > 0 {
+		t.quantiles("with waits", c.Waited)
+	}
 	if c.Rate == 0 && c.Bytes <= 0 {
 		t.row("memory", "did not grow: no --pid is given, or the broker had some to spare; measure one that was just started")
 	}

@@ -46,6 +46,7 @@ func phaseRows(rows []Row, base int) []Row {
 			row := Row{Case: r.Case + "/" + p.Name, Target: r.Target}
 			row.CPU = r.pick(func(p *Report) float64 { return p.phaseAt(i).CPUPerMessage })
 			row.Rate = r.pick(func(p *Report) float64 { return p.phaseAt(i).Rate })
+			row.P99 = r.pick(func(p *Report) float64 { return p.phaseAt(i).P99 })
 			out = append(out, row)
 		}
 		for j := range rows {

@@ -32,6 +32,7 @@ type run struct {
 
 	start       time.Time
 	ownCPU      time.Duration // of the generator at the start
+	refusals    atomic.Int64  // of connections that were tried again
 	delivered   atomic.Int64  // distinct messages at their receivers
 	acked       atomic.Int64
 	lastArrival atomic.Int64
@@ -97,6 +98,8 @@ func Run(ctx context.Context, cfg Config) (Report, error) {
 		err = r.offline(ctx)
 	case Retained:
 		err = r.retained(ctx)
+	case Filters:
+		err = r.filters(ctx)
 	default:
 		err = r.messages(ctx)
 	}
@@ -119,6 +122,16 @@ func (r *run) fail(err error) {
 	if !r.stopped.Swap(true) {
 		close(r.stop)
 	}
+}
+
+// firstError is the first that was noted, nil if none was.
+func (r *run) firstError() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.errs) == 0 {
+		return nil
+	}
+	return r.errs[0]
 }
 
 // messages runs a scenario in which publishers and subscribers are there at the
@@ -176,7 +189,7 @@ func (r *run) receiveAll() {
 }
 
 func (r *run) publishAll(ctx context.Context) {
-	paced := r.cfg.Scenario == Rate
+	paced := r.cfg.paced()
 	for _, p := range r.pubs {
 		if p.acked != nil {
 			r.workers.Go(func() { r.fail(p.acked.run()) })

@@ -71,6 +71,13 @@ func Suite() []Case {
 		{Name: "idle", Fresh: true, Rounds: 1, Config: Config{Scenario: Idle, Clients: 8000, Window: 64}},
 		{Name: "idleTLS", Mutual: true, Fresh: true, Rounds: 1,
 			Config: Config{Scenario: Idle, Clients: 8000, Window: 64, Curves: []tls.CurveID{tls.X25519}}},
+		// Distinct filters on one node, and how soon the others know them.
+		{Name: "filters", Fresh: true, Config: Config{Scenario: Filters, Clients: 100, Count: 100_000}},
+		{Name: "subscriptions", Fresh: true, Rounds: 1, Config: Config{Scenario: Filters, Clients: 1000, Count: 1_000_000, Wait: 20 * time.Second}},
+		wildcost("wildcost", Config{}),
+		wildcost("wildcost1", Config{QoS: 1}),
+		growth("growth", Config{}),
+		growth("growth1", Config{QoS: 1}),
 		{Name: "shared", Config: Config{Scenario: Shared, Clients: 50, Members: 10, QoS: 1, Version: 5, Size: 64}},
 		{Name: "wildcards", Config: Config{Scenario: Wildcards, Clients: 50, QoS: 0, Size: 64}},
 		{Name: "offline", Config: Config{Scenario: Offline, Clients: 10, Count: 2000, QoS: 1, Size: 64}},

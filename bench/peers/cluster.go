@@ -61,6 +61,7 @@ func (s *starter) startCluster(ctx context.Context, name, root string, n int) (b
 		s.last[name] = &clusterNode{name: node, target: name, dir: dir, health: a[1], proc: p}
 		t.PIDs = append(t.PIDs, p.cmd.Process.Pid)
 	}
+	t.Addrs = clients
 	t.PubAddrs, t.SubAddrs, t.TLSAddrs = clients[:1], clients[n-1:], secure
 	t.MutualAddrs, t.Mutual = mutual, s.pki.client
 	return t, nil
