@@ -220,7 +220,7 @@ func (b *Broker) ended(ev fsm.Event) {
 	if c == nil || c.epoch != uint64(ev.Epoch) {
 		return
 	}
-	s := shutdown{reason: reasonTakenOver, lost: true}
+	s := shutdown{reason: reasonTakenOver, lost: true, will: true}
 	switch ev.Reason {
 	case fsm.EndByOperator:
 		s.reason = reasonAdministrative
@@ -231,6 +231,10 @@ func (b *Broker) ended(ev fsm.Event) {
 	}
 	b.detach(c)
 	c.shut(s)
+	if _, ok := c.conn.(interface{ CloseWrite() error }); ok && c.will {
+		// Not after the writer, which may have to wait for the client: the will waits.
+		_ = c.stopReading()
+	}
 }
 
 // restored sends every client away: what they were sent and what they hold is

@@ -53,6 +53,7 @@ type client struct {
 	authenticating bool
 	exchange       Exchange
 	expiry         uint32 // session expiry interval in force
+	will           bool   // CONNECT brought one
 
 	in incoming // of the goroutine that reads
 
@@ -103,7 +104,7 @@ func newClient(b *Broker, conn net.Conn, info ConnInfo) *client {
 // shutdown says how the server ends a connection.
 type shutdown struct {
 	reason byte
-	// lost: the session is another's already; nothing is released.
+	// lost: the session is another's already; nothing is released but a will.
 	lost bool
 	// will and grace go into the Release.
 	will  bool

@@ -121,7 +121,7 @@ func (c *cluster) close() {
 
 func (c *cluster) up(n *node) {
 	c.apply(&logpb.Entry{Command: &logpb.Entry_NodeUp{NodeUp: &logpb.NodeUp{
-		Node: n.id, Store: c.storeOf(n), Nonce: fmt.Sprint(c.index),
+		Node: n.id, Store: c.storeOf(n), Nonce: fmt.Sprint(c.index), Level: fsm.Level,
 	}}})
 	for _, m := range c.nodes[0].store.Members() {
 		if m.Node == n.id {

@@ -31,6 +31,7 @@ func (c *client) connect() error {
 	}
 	c.version = p.ProtocolVersion
 	will := codec.Will(frame)
+	c.will = will != nil
 	assigned := c.identify(p)
 	p.Connect.ClientIdentifier = c.id
 	if err := c.admit(p, will); err != nil {

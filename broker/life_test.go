@@ -69,6 +69,53 @@ func TestReleaseIsRetried(t *testing.T) {
 	w.quiet()
 }
 
+// A client that leaves a node and comes to another at once may be claimed there
+// before its release is in the log: its will does not fire. That of one which
+// did not leave does.
+func TestWillOfTheOvertaken(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		end  func(*peer)
+		want bool
+	}{
+		{"DISCONNECT", (*peer).disconnect, false},
+		{"lost", func(p *peer) { p.conn.Close() }, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := newCluster(t, 2, Config{})
+			w := connect(t, c.nodes[1], 5, "w")
+			w.subscribe(sub("will", 1))
+			p := connect(t, c.nodes[0], 5, "p", withWill("will", "gone", 1, false))
+			c.nodes[0].unleased.Store(true) // what it submits waits
+			test.end(p)
+			for c.nodes[0].broker.find("p") != nil {
+				w.quiet()
+			}
+			connect(t, c.nodes[1], 5, "p")
+			w.quiet()
+			c.nodes[0].unleased.Store(false)
+			if test.want {
+				w.wantMessages("will", "gone")
+			}
+			for kept := 1; kept > 0; w.quiet() {
+				kept = c.nodes[0].broker.progress.waiting()
+			}
+			c.settle()
+			w.quiet()
+		})
+	}
+	t.Run("connected", func(t *testing.T) {
+		c := newCluster(t, 2, Config{})
+		w := connect(t, c.nodes[1], 5, "w")
+		w.subscribe(sub("will", 1))
+		p := connect(t, c.nodes[0], 5, "p", withWill("will", "gone", 1, false))
+		connect(t, c.nodes[1], 5, "p")
+		p.closed(reasonTakenOver)
+		w.wantMessages("will", "gone")
+		w.quiet()
+	})
+}
+
 type challenge struct{}
 
 func (challenge) Begin(Credentials) Exchange { return new(exchange) }
@@ -120,4 +167,11 @@ func TestEnhancedAuthentication(t *testing.T) {
 	if a := p.expect(packets.Connack); a.ReasonCode != reasonNotAuthorized {
 		t.Fatalf("CONNACK 0x%02X", a.ReasonCode)
 	}
+}
+
+// waiting is how many releases wait to be submitted again.
+func (p *progress) waiting() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.kept)
 }

@@ -95,12 +95,17 @@ func (c *client) refuse(err error) {
 	}
 }
 
-// stopped tells whether the server is ending the connection.
+// stopped tells whether the server is ending the connection and nothing more that
+// the client sends matters.
 func (c *client) stopped() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.out.closing
+	return c.out.closing && !c.lastWords()
 }
+
+// lastWords tells whether the client may still say DISCONNECT: a newer connection
+// took over from one that has a will, which then does not fire. The caller holds mu.
+func (c *client) lastWords() bool { return c.out.lost && c.will }
 
 // receive reads what has come, at least one byte.
 func (c *client) receive() error {
@@ -289,17 +294,24 @@ func (c *client) finish() {
 		o.closing = true
 		o.drop()
 	}
-	due := !o.lost && !o.freed
-	if due {
+	due := !o.freed && (!o.lost || c.will)
+	switch {
+	case due && o.lost:
+		// Another has the session. The will waits to hear how this connection ended.
+		rel.Client, rel.Epoch = c.id, c.epoch
+	case due:
 		c.complete(rel)
 	}
+	lost := o.lost
 	c.cond.Broadcast()
 	c.mu.Unlock()
 	b.detach(c)
 	b.n.connected.Add(-1)
-	if due {
+	if due && !lost {
 		// Closing the last marks before the release keeps their order.
 		c.submitMarks()
+	}
+	if due {
 		b.release(rel, nil)
 	}
 	c.endUnconnected()

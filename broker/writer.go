@@ -116,10 +116,26 @@ func (c *client) send(b []byte) bool {
 // closing it while the client still sends would destroy what it has not read.
 func (c *client) hangUp() {
 	cw, ok := c.conn.(interface{ CloseWrite() error })
-	if !ok || cw.CloseWrite() != nil || c.conn.SetReadDeadline(time.Unix(1, 0)) != nil {
+	if !ok || cw.CloseWrite() != nil || c.stopReading() != nil {
 		c.abort()
 	}
 }
+
+// stopReading ends the reader's wait: at once, or when it has had the time to take
+// the client's last words.
+func (c *client) stopReading() error {
+	c.mu.Lock()
+	more := c.lastWords()
+	c.mu.Unlock()
+	if more {
+		return c.conn.SetReadDeadline(time.Now().Add(lastWordsTime))
+	}
+	return c.conn.SetReadDeadline(time.Unix(1, 0))
+}
+
+// lastWordsTime is how long a connection that was taken over is read for a
+// DISCONNECT that came before, and had no turn yet.
+const lastWordsTime = 100 * time.Millisecond
 
 // linger reads what the client still sends until it closes its side, or sends
 // nothing for a short while: it may have much to read and to answer before it

@@ -8,7 +8,6 @@ import (
 	"github.com/mqcluster/mqcluster/fsm"
 	"github.com/mqcluster/mqcluster/fsm/logpb"
 	"google.golang.org/protobuf/encoding/protowire"
-	"google.golang.org/protobuf/proto"
 )
 
 // A pack travels as the wire form of logpb.Pack. It is marshalled once: items as
@@ -52,8 +51,8 @@ type pack struct {
 func (p *pack) add(item *logpb.Item, done func(fsm.Result)) error {
 	before := len(p.items)
 	b := protowire.AppendTag(p.items, fieldItem, protowire.BytesType)
-	b = protowire.AppendVarint(b, uint64(proto.Size(item)))
-	b, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(b, item)
+	b = protowire.AppendVarint(b, uint64(fsm.ItemSize(item)))
+	b, err := fsm.AppendItem(b, item)
 	if err != nil {
 		p.items = p.items[:before]
 		return fmt.Errorf("marshal a command: %w", err)

@@ -9,7 +9,6 @@ import (
 	"github.com/mqcluster/mqcluster/fsm"
 	"github.com/mqcluster/mqcluster/fsm/logpb"
 	"github.com/mqcluster/mqcluster/session"
-	"google.golang.org/protobuf/proto"
 )
 
 // proposer turns submitted items into the node's numbered packs and keeps them
@@ -65,7 +64,7 @@ func (p *proposer) kick() {
 
 // submit queues item, waiting for room. ctx ends the wait.
 func (p *proposer) submit(ctx context.Context, item *logpb.Item, done func(fsm.Result)) {
-	size := proto.Size(item) + 8
+	size := fsm.ItemSize(item) + 8
 	if err := p.enqueue(ctx, item, size, done); err != nil {
 		p.c.metrics.failed.WithLabelValues("not_proposed").Inc()
 		done(fsm.Result{Err: err})

@@ -309,6 +309,9 @@ func (a *applier) nodeDown(m *member) {
 		a.forgetZero(s)
 		a.disconnected(s, disconnect{will: true})
 	}
+	for _, k := range a.formersOf(m.rec.Node, inc) {
+		a.settleFormer(k, true)
+	}
 	rec := proto.CloneOf(m.rec)
 	rec.Incarnation = 0
 	a.putMember(m, rec)

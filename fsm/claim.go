@@ -53,14 +53,14 @@ func (a *applier) claim(from owner, c *logpb.Claim, r *Result) {
 }
 
 // takeOver ends the connection that has s. Its will fires unless its delay is
-// cut short by the new connection [MQTT-3.1.3-9].
+// cut short by the new connection [MQTT-3.1.3-9], or the client had left before.
 func (a *applier) takeOver(s *sess, clean bool) {
 	a.ended(s, EndTakenOver)
 	// What the loser had sent is not known here.
 	s.rec.Horizon = uint64(a.pos())
 	a.forgetZero(s)
 	if w := s.rec.Will; w != nil && (w.Delay == 0 || clean || s.rec.Expiry == 0) {
-		a.fireWill(s)
+		a.overtaken(s)
 	}
 }
 
@@ -109,6 +109,8 @@ func (a *applier) putSession(s *sess) { a.setProto(appendString(keySession, s.re
 func (a *applier) release(c *logpb.Release, r *Result) {
 	s := a.held(c.Client, c.Epoch, r)
 	if s == nil {
+		// With a grace the client was sent away and has come back in time.
+		a.settleFormer(formerKey{c.Client, c.Epoch}, c.Will && c.Grace == 0)
 		return
 	}
 	if c.Expiry != nil {
@@ -190,19 +192,8 @@ func (a *applier) endSession(s *sess) {
 func (a *applier) fireWill(s *sess) {
 	w := s.rec.Will
 	s.rec.Will, s.rec.WillAt = nil, 0
-	if w == nil || !a.policy.Rights(s.rec.User, s.rec.Client).MayPublish(w.Topic) {
-		return
-	}
-	m := &session.Message{
-		Topic: w.Topic, Payload: w.Payload, Properties: w.Properties,
-		QoS: byte(w.Qos), Retain: w.Retain, Publisher: s.rec.Client, Stamp: a.stamp,
-	}
-	if w.Expiry != nil {
-		m.ExpiresAt = a.stamp + int64(*w.Expiry)*1000
-	}
-	a.publish(a.pos(), m)
-	if planted == willTwice {
-		a.publish(a.pos(), m)
+	if w != nil {
+		a.sendWill(s.rec.Client, s.rec.User, w)
 	}
 }
 
@@ -212,6 +203,10 @@ func (a *applier) fireDue() {
 		t, ok := a.timers.pop(a.stamp)
 		if !ok {
 			return
+		}
+		if t.epoch != 0 {
+			a.settleFormer(formerKey{t.client, t.epoch}, true)
+			continue
 		}
 		s := a.sessions[t.client]
 		if s == nil || s.rec.Owner != "" {

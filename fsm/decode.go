@@ -162,13 +162,13 @@ func (d *decoder) readPublish(it *decodedItem, data []byte) bool {
 		ok = true
 		if v != nil {
 			switch field {
-			case 1:
+			case fieldPubClient:
 				p.Client, ok = d.name(v)
-			case 3:
+			case fieldPubTopic:
 				p.Topic, ok = d.name(v)
-			case 4:
+			case fieldPubPayload:
 				p.Payload = bytes.Clone(v)
-			case 8:
+			case fieldPubProperties:
 				p.Properties = bytes.Clone(v)
 			default:
 				ok = false
@@ -176,15 +176,15 @@ func (d *decoder) readPublish(it *decodedItem, data []byte) bool {
 			return ok
 		}
 		switch field {
-		case 2:
+		case fieldPubEpoch:
 			p.Epoch = x
-		case 5:
+		case fieldPubQoS:
 			p.Qos = uint32(x)
-		case 6:
+		case fieldPubRetain:
 			p.Retain = x != 0
-		case 7:
+		case fieldPubPacketID:
 			p.PacketId = uint32(x)
-		case 9:
+		case fieldPubExpiry:
 			it.expiry = uint32(x)
 			p.Expiry = &it.expiry
 		default:

@@ -34,10 +34,13 @@ import (
 
 // Level is the feature level of this binary: the newest command or setting that
 // it knows.
-const Level = levelZero
+const Level = levelFormer
 
 // Levels: 1 is the first version.
-const levelZero = 2 // the setting queue.qos0
+const (
+	levelZero   = 2 // the setting queue.qos0
+	levelFormer = 3 // the will of a connection that is taken over waits for how it ended
+)
 
 // Config of a Store.
 type Config struct {

@@ -27,11 +27,12 @@ type tape struct {
 	inc    map[string]uint64
 	logs   []*raft.Log
 	events []Event
+	level  uint32 // of nodes that come up
 }
 
 func newTape(t testing.TB) *tape {
 	t.Helper()
-	r := &tape{t: t, fs: vfs.NewMem(), stamp: 1_000_000, packs: map[string]uint64{}, inc: map[string]uint64{}}
+	r := &tape{t: t, fs: vfs.NewMem(), stamp: 1_000_000, level: Level, packs: map[string]uint64{}, inc: map[string]uint64{}}
 	r.store = r.open(r.fs)
 	r.up("a")
 	r.admin("a", &logpb.Item{Kind: &logpb.Item_MemberPut{MemberPut: &logpb.MemberPut{Node: "b", Store: "store-b"}}})
@@ -73,7 +74,7 @@ func (r *tape) apply(e *logpb.Entry) {
 
 func (r *tape) up(node string) {
 	r.t.Helper()
-	r.apply(&logpb.Entry{Command: &logpb.Entry_NodeUp{NodeUp: &logpb.NodeUp{Node: node, Store: "store-" + node, Nonce: fmt.Sprint(r.index)}}})
+	r.apply(&logpb.Entry{Command: &logpb.Entry_NodeUp{NodeUp: &logpb.NodeUp{Node: node, Store: "store-" + node, Nonce: fmt.Sprint(r.index), Level: r.level}}})
 	for _, m := range r.store.Members() {
 		r.inc[m.Node] = m.Incarnation
 	}
@@ -441,10 +442,15 @@ func TestWills(t *testing.T) {
 			tick(r, 50)
 		}, 0},
 		{"node down", 0, 100, func(r *tape, _ uint64) { r.events = nil; r.down("a") }, 1},
-		{"taken over, no delay", 0, 100, func(r *tape, _ uint64) { r.connect("b", &logpb.Claim{Client: "c", Expiry: 100}) }, 1},
+		{"taken over, no delay", 0, 100, func(r *tape, _ uint64) {
+			r.connect("b", &logpb.Claim{Client: "c", Expiry: 100})
+			tick(r, 10)
+			tick(r, 100)
+		}, 1},
 		{"taken over, delay", 10, 100, func(r *tape, _ uint64) { r.connect("b", &logpb.Claim{Client: "c", Expiry: 100}); tick(r, 50) }, 0},
 		{"taken over, clean start", 10, 100, func(r *tape, _ uint64) {
 			r.connect("b", &logpb.Claim{Client: "c", Expiry: 100, CleanStart: true})
+			tick(r, 10)
 		}, 1},
 		{"drained and back", 0, 0, func(r *tape, e uint64) {
 			r.admin("a", release(e, true, 30))

@@ -24,7 +24,7 @@ import (
 // wrote. They are never changed once the version is released: every later one
 // reads them, and comes to the same state. UPDATE_GOLDEN=1 writes those of this
 // version.
-const goldenVersion = "v2"
+const goldenVersion = "v3"
 
 func golden(name string) string { return filepath.Join("testdata", goldenVersion, name) }
 
@@ -159,16 +159,17 @@ func readLogs(t testing.TB, path string) (logs []*raft.Log) {
 
 func writeGolden(t *testing.T) {
 	r := newTape(t)
-	half := len(goldenLog(r)) / 2
+	goldenLog(r)
 	var data []byte
 	s := r.open(vfs.NewMem())
 	var snap bytes.Buffer
-	for i, l := range r.logs {
+	for _, l := range r.logs {
 		data = binary.BigEndian.AppendUint64(data, l.Index)
 		data = binary.BigEndian.AppendUint64(data, uint64(len(l.Data)))
 		data = append(data, l.Data...)
 		s.Apply(l)
-		if i == half {
+		// Late, and with what is kept for a while only.
+		if snap.Len() == 0 && len(s.state.formers) == 3 {
 			sink := &memSink{}
 			p, err := s.Snapshot()
 			if err == nil {
@@ -309,5 +310,25 @@ func goldenLog(r *tape) []*raft.Log {
 	_, pe = r.connect("b", &logpb.Claim{Client: "pub2", User: "dev1", Protocol: 5})
 	r.publish("b", "pub2", pe, "x/1", "the last", 1)
 	goldenZero(r, pe)
+	goldenFormer(r)
 	return r.logs
+}
+
+// goldenFormer has connections with a will taken over: one of which its node tells
+// that it was left, one that it was lost, one of a node that goes down, and one of
+// which nobody tells.
+func goldenFormer(r *tape) {
+	r.up("b")
+	r.up("a")
+	r.up("c") // all members have a level now
+	epochs := map[string]uint64{}
+	for i, id := range []string{"f1", "f2", "f3", "f4"} {
+		node := []string{"a", "a", "b", "a"}[i]
+		_, epochs[id] = r.connect(node, &logpb.Claim{Client: id, Expiry: 1000, Protocol: 5, User: "dev1", Will: will("s/"+id+"/w", 0)})
+		r.connect("a", &logpb.Claim{Client: id, Expiry: 1000, Protocol: 5, User: "dev1"})
+	}
+	for _, id := range []string{"f1", "f2"} {
+		r.admin("a", &logpb.Item{Kind: &logpb.Item_Release{Release: &logpb.Release{Client: id, Epoch: epochs[id], Will: id == "f2"}}})
+	}
+	r.down("b")
 }

@@ -19,6 +19,7 @@ const (
 	keyOut          = 'o' // client, 0, pos     -> logpb.Out
 	keyReceived     = 'q' // client, 0, id      -> nothing
 	keyRetained     = 'r' // topic key          -> pos, logpb.Message
+	keyFormer       = 'w' // client, 0, epoch   -> logpb.Former
 	keyExpiry       = 'e' // ms, topic key      -> nothing
 	keyUser         = 'u' // name               -> logpb.User
 	keyACL          = 'a' // subject            -> logpb.Acl

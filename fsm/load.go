@@ -127,6 +127,7 @@ func (st *state) loadSessions(db *pebble.DB) error {
 			st.timers.add(r.ExpiresAt, k)
 		}
 	})
+	err = errors.Join(err, into(db, keyFormer, func(_ string, r *logpb.Former) { st.addFormer(r) }))
 	if err != nil {
 		return err
 	}

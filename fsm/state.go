@@ -21,6 +21,7 @@ type state struct {
 	lastFilter uint64
 
 	sessions map[string]*sess
+	formers  map[formerKey]*logpb.Former
 	filters  map[string]*filter // plain ones, by text
 	groups   map[string]*group  // shared ones, by text
 	members  map[string]*member
@@ -30,6 +31,7 @@ type state struct {
 	certs    map[string]*logpb.Cert
 	settings map[string]string
 	limits   Limits // what settings say
+	level    uint32 // the least feature level of all members
 
 	timers timers
 	// expiry is at or before the earliest log time at which a retained message
@@ -56,6 +58,7 @@ func newState(node string) *state {
 	return &state{
 		node:     node,
 		sessions: map[string]*sess{},
+		formers:  map[formerKey]*logpb.Former{},
 		filters:  map[string]*filter{},
 		groups:   map[string]*group{},
 		members:  map[string]*member{},
@@ -303,8 +306,13 @@ func (st *state) addSession(s *sess) {
 func (st *state) setMembers() {
 	t := *st.table
 	t.members = nil
-	for _, name := range slices.Sorted(maps.Keys(st.members)) {
-		t.members = append(t.members, st.members[name].rec)
+	st.level = 0
+	for i, name := range slices.Sorted(maps.Keys(st.members)) {
+		rec := st.members[name].rec
+		t.members = append(t.members, rec)
+		if i == 0 || rec.Level < st.level {
+			st.level = rec.Level
+		}
 	}
 	st.table = &t
 }

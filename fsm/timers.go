@@ -3,20 +3,23 @@ package fsm
 import "container/heap"
 
 // timers is a heap of moments at which a session's will fires or the session
-// ends. An item whose session has other plans by then is passed over, so items
+// ends, or the will of a connection that was taken over fires. An item whose session has other plans by then is passed over, so items
 // are never searched for.
 type timers struct{ h timerHeap }
 
 type timer struct {
 	at     int64 // log time, ms
 	client string
+	epoch  uint64 // of a connection that was taken over, or 0
 }
 
 func (t *timers) add(at int64, client string) {
 	if at != 0 {
-		heap.Push(&t.h, timer{at, client})
+		t.push(timer{at: at, client: client})
 	}
 }
+
+func (t *timers) push(i timer) { heap.Push(&t.h, i) }
 
 // next is the earliest moment, 0 if there is none.
 func (t *timers) next() int64 {
@@ -51,7 +54,10 @@ func (h timerHeap) Less(i, j int) bool {
 	if h[i].at != h[j].at {
 		return h[i].at < h[j].at
 	}
-	return h[i].client < h[j].client
+	if h[i].client != h[j].client {
+		return h[i].client < h[j].client
+	}
+	return h[i].epoch < h[j].epoch
 }
 func (h timerHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
 func (h *timerHeap) Push(x any)   { *h = append(*h, x.(timer)) }

@@ -1056,7 +1056,8 @@ func (x *Claim) GetAddress() string {
 	return ""
 }
 
-// Release is the end of a connection.
+// Release is the end of a connection. Of one that was taken over it tells what
+// becomes of the will (Former), and nothing else.
 type Release struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Client   string                 `protobuf:"bytes,1,opt,name=client,proto3" json:"client,omitempty"`
@@ -2952,6 +2953,100 @@ func (x *Session) GetZero() []*Span {
 	return nil
 }
 
+// Former is the will of a connection that a claim took over, until the node of that
+// connection has told how it ended.
+type Former struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Client           string                 `protobuf:"bytes,1,opt,name=client,proto3" json:"client,omitempty"`
+	Epoch            uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"` // of the connection
+	Owner            string                 `protobuf:"bytes,3,opt,name=owner,proto3" json:"owner,omitempty"`  // node id
+	OwnerIncarnation uint64                 `protobuf:"varint,4,opt,name=owner_incarnation,json=ownerIncarnation,proto3" json:"owner_incarnation,omitempty"`
+	User             string                 `protobuf:"bytes,5,opt,name=user,proto3" json:"user,omitempty"`
+	Will             *Will                  `protobuf:"bytes,6,opt,name=will,proto3" json:"will,omitempty"`
+	At               int64                  `protobuf:"varint,7,opt,name=at,proto3" json:"at,omitempty"` // log time, ms: it fires then
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *Former) Reset() {
+	*x = Former{}
+	mi := &file_fsm_logpb_log_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Former) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Former) ProtoMessage() {}
+
+func (x *Former) ProtoReflect() protoreflect.Message {
+	mi := &file_fsm_logpb_log_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Former.ProtoReflect.Descriptor instead.
+func (*Former) Descriptor() ([]byte, []int) {
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *Former) GetClient() string {
+	if x != nil {
+		return x.Client
+	}
+	return ""
+}
+
+func (x *Former) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *Former) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *Former) GetOwnerIncarnation() uint64 {
+	if x != nil {
+		return x.OwnerIncarnation
+	}
+	return 0
+}
+
+func (x *Former) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *Former) GetWill() *Will {
+	if x != nil {
+		return x.Will
+	}
+	return nil
+}
+
+func (x *Former) GetAt() int64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
 // Span is what lies between two positions.
 type Span struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2963,7 +3058,7 @@ type Span struct {
 
 func (x *Span) Reset() {
 	*x = Span{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[36]
+	mi := &file_fsm_logpb_log_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2975,7 +3070,7 @@ func (x *Span) String() string {
 func (*Span) ProtoMessage() {}
 
 func (x *Span) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[36]
+	mi := &file_fsm_logpb_log_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2988,7 +3083,7 @@ func (x *Span) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Span.ProtoReflect.Descriptor instead.
 func (*Span) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{36}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Span) GetFrom() uint64 {
@@ -3019,7 +3114,7 @@ type SessionSubscription struct {
 
 func (x *SessionSubscription) Reset() {
 	*x = SessionSubscription{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[37]
+	mi := &file_fsm_logpb_log_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3031,7 +3126,7 @@ func (x *SessionSubscription) String() string {
 func (*SessionSubscription) ProtoMessage() {}
 
 func (x *SessionSubscription) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[37]
+	mi := &file_fsm_logpb_log_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3044,7 +3139,7 @@ func (x *SessionSubscription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionSubscription.ProtoReflect.Descriptor instead.
 func (*SessionSubscription) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{37}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *SessionSubscription) GetSubscription() *Subscription {
@@ -3096,7 +3191,7 @@ type Replay struct {
 
 func (x *Replay) Reset() {
 	*x = Replay{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[38]
+	mi := &file_fsm_logpb_log_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3108,7 +3203,7 @@ func (x *Replay) String() string {
 func (*Replay) ProtoMessage() {}
 
 func (x *Replay) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[38]
+	mi := &file_fsm_logpb_log_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3121,7 +3216,7 @@ func (x *Replay) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replay.ProtoReflect.Descriptor instead.
 func (*Replay) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{38}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Replay) GetAt() uint64 {
@@ -3151,7 +3246,7 @@ type User struct {
 
 func (x *User) Reset() {
 	*x = User{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[39]
+	mi := &file_fsm_logpb_log_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3163,7 +3258,7 @@ func (x *User) String() string {
 func (*User) ProtoMessage() {}
 
 func (x *User) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[39]
+	mi := &file_fsm_logpb_log_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3176,7 +3271,7 @@ func (x *User) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use User.ProtoReflect.Descriptor instead.
 func (*User) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{39}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *User) GetName() string {
@@ -3224,7 +3319,7 @@ type Acl struct {
 
 func (x *Acl) Reset() {
 	*x = Acl{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[40]
+	mi := &file_fsm_logpb_log_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3236,7 +3331,7 @@ func (x *Acl) String() string {
 func (*Acl) ProtoMessage() {}
 
 func (x *Acl) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[40]
+	mi := &file_fsm_logpb_log_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3249,7 +3344,7 @@ func (x *Acl) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Acl.ProtoReflect.Descriptor instead.
 func (*Acl) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{40}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Acl) GetSubject() string {
@@ -3280,7 +3375,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[41]
+	mi := &file_fsm_logpb_log_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3292,7 +3387,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[41]
+	mi := &file_fsm_logpb_log_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3305,7 +3400,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{41}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Token) GetId() string {
@@ -3368,7 +3463,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[42]
+	mi := &file_fsm_logpb_log_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3380,7 +3475,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[42]
+	mi := &file_fsm_logpb_log_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3393,7 +3488,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{42}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Member) GetNode() string {
@@ -3480,7 +3575,7 @@ type Cert struct {
 
 func (x *Cert) Reset() {
 	*x = Cert{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[43]
+	mi := &file_fsm_logpb_log_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3492,7 +3587,7 @@ func (x *Cert) String() string {
 func (*Cert) ProtoMessage() {}
 
 func (x *Cert) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[43]
+	mi := &file_fsm_logpb_log_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3505,7 +3600,7 @@ func (x *Cert) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cert.ProtoReflect.Descriptor instead.
 func (*Cert) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{43}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Cert) GetSerial() string {
@@ -3789,7 +3884,15 @@ const file_fsm_logpb_log_proto_rawDesc = "" +
 	"\aaddress\x18\x0f \x01(\tR\aaddress\x12\x18\n" +
 	"\ahorizon\x18\x10 \x01(\x04R\ahorizon\x12\x14\n" +
 	"\x05since\x18\x11 \x01(\x03R\x05since\x12*\n" +
-	"\x04zero\x18\x12 \x03(\v2\x16.mqcluster.log.v1.SpanR\x04zero\"*\n" +
+	"\x04zero\x18\x12 \x03(\v2\x16.mqcluster.log.v1.SpanR\x04zero\"\xc9\x01\n" +
+	"\x06Former\x12\x16\n" +
+	"\x06client\x18\x01 \x01(\tR\x06client\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x14\n" +
+	"\x05owner\x18\x03 \x01(\tR\x05owner\x12+\n" +
+	"\x11owner_incarnation\x18\x04 \x01(\x04R\x10ownerIncarnation\x12\x12\n" +
+	"\x04user\x18\x05 \x01(\tR\x04user\x12*\n" +
+	"\x04will\x18\x06 \x01(\v2\x16.mqcluster.log.v1.WillR\x04will\x12\x0e\n" +
+	"\x02at\x18\a \x01(\x03R\x02at\"*\n" +
 	"\x04Span\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\x04R\x04from\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\x04R\x02to\"\xd4\x01\n" +
@@ -3854,7 +3957,7 @@ func file_fsm_logpb_log_proto_rawDescGZIP() []byte {
 	return file_fsm_logpb_log_proto_rawDescData
 }
 
-var file_fsm_logpb_log_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
+var file_fsm_logpb_log_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
 var file_fsm_logpb_log_proto_goTypes = []any{
 	(*Entry)(nil),               // 0: mqcluster.log.v1.Entry
 	(*Pack)(nil),                // 1: mqcluster.log.v1.Pack
@@ -3892,14 +3995,15 @@ var file_fsm_logpb_log_proto_goTypes = []any{
 	(*SessionTrim)(nil),         // 33: mqcluster.log.v1.SessionTrim
 	(*Message)(nil),             // 34: mqcluster.log.v1.Message
 	(*Session)(nil),             // 35: mqcluster.log.v1.Session
-	(*Span)(nil),                // 36: mqcluster.log.v1.Span
-	(*SessionSubscription)(nil), // 37: mqcluster.log.v1.SessionSubscription
-	(*Replay)(nil),              // 38: mqcluster.log.v1.Replay
-	(*User)(nil),                // 39: mqcluster.log.v1.User
-	(*Acl)(nil),                 // 40: mqcluster.log.v1.Acl
-	(*Token)(nil),               // 41: mqcluster.log.v1.Token
-	(*Member)(nil),              // 42: mqcluster.log.v1.Member
-	(*Cert)(nil),                // 43: mqcluster.log.v1.Cert
+	(*Former)(nil),              // 36: mqcluster.log.v1.Former
+	(*Span)(nil),                // 37: mqcluster.log.v1.Span
+	(*SessionSubscription)(nil), // 38: mqcluster.log.v1.SessionSubscription
+	(*Replay)(nil),              // 39: mqcluster.log.v1.Replay
+	(*User)(nil),                // 40: mqcluster.log.v1.User
+	(*Acl)(nil),                 // 41: mqcluster.log.v1.Acl
+	(*Token)(nil),               // 42: mqcluster.log.v1.Token
+	(*Member)(nil),              // 43: mqcluster.log.v1.Member
+	(*Cert)(nil),                // 44: mqcluster.log.v1.Cert
 }
 var file_fsm_logpb_log_proto_depIdxs = []int32{
 	1,  // 0: mqcluster.log.v1.Entry.pack:type_name -> mqcluster.log.v1.Pack
@@ -3938,17 +4042,18 @@ var file_fsm_logpb_log_proto_depIdxs = []int32{
 	22, // 33: mqcluster.log.v1.AclPut.rules:type_name -> mqcluster.log.v1.Rule
 	33, // 34: mqcluster.log.v1.Trim.sessions:type_name -> mqcluster.log.v1.SessionTrim
 	7,  // 35: mqcluster.log.v1.Session.will:type_name -> mqcluster.log.v1.Will
-	37, // 36: mqcluster.log.v1.Session.subscriptions:type_name -> mqcluster.log.v1.SessionSubscription
+	38, // 36: mqcluster.log.v1.Session.subscriptions:type_name -> mqcluster.log.v1.SessionSubscription
 	10, // 37: mqcluster.log.v1.Session.inflight:type_name -> mqcluster.log.v1.Inflight
-	36, // 38: mqcluster.log.v1.Session.zero:type_name -> mqcluster.log.v1.Span
-	11, // 39: mqcluster.log.v1.SessionSubscription.subscription:type_name -> mqcluster.log.v1.Subscription
-	38, // 40: mqcluster.log.v1.SessionSubscription.replay:type_name -> mqcluster.log.v1.Replay
-	22, // 41: mqcluster.log.v1.Acl.rules:type_name -> mqcluster.log.v1.Rule
-	42, // [42:42] is the sub-list for method output_type
-	42, // [42:42] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	37, // 38: mqcluster.log.v1.Session.zero:type_name -> mqcluster.log.v1.Span
+	7,  // 39: mqcluster.log.v1.Former.will:type_name -> mqcluster.log.v1.Will
+	11, // 40: mqcluster.log.v1.SessionSubscription.subscription:type_name -> mqcluster.log.v1.Subscription
+	39, // 41: mqcluster.log.v1.SessionSubscription.replay:type_name -> mqcluster.log.v1.Replay
+	22, // 42: mqcluster.log.v1.Acl.rules:type_name -> mqcluster.log.v1.Rule
+	43, // [43:43] is the sub-list for method output_type
+	43, // [43:43] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_fsm_logpb_log_proto_init() }
@@ -3994,7 +4099,7 @@ func file_fsm_logpb_log_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fsm_logpb_log_proto_rawDesc), len(file_fsm_logpb_log_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   44,
+			NumMessages:   45,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

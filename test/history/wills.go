@@ -163,11 +163,7 @@ func (c *check) fateOf(cn *conn) fate {
 		// The node may not have heard it, or somebody may have been quicker.
 		_, deaf := c.disturbed(cn.node(), cn.end.At-time.Second, cn.end.At+c.options.FaultGrace)
 		raced := next != nil && next.asked.At < cn.end.At+time.Second && next.asked.At > cn.up.At && next.asked.History != cn.asked.History
-		// Open: while nobody leads, or the wires are slow, a CONNECT elsewhere can be in
-		// the log before the release of the connection that was left, and takes over.
-		overtaken := next != nil && next.asked.At < cn.end.At+c.options.FaultGrace &&
-			c.overlap(cn.end.At-time.Second, next.up.At) > 0
-		return fate{never: !deaf && !unclear && !raced && !drained && !overtaken, why: "its client had left with DISCONNECT"}
+		return fate{never: !deaf && !unclear && !raced && !drained, why: "its client had left with DISCONNECT"}
 	}
 	return c.fateOfLost(cn, next, unclear)
 }

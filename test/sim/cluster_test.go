@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mqcluster/mqcluster/consensus"
+	"github.com/mqcluster/mqcluster/fsm"
 	"github.com/mqcluster/mqcluster/fsm/logpb"
 	"github.com/mqcluster/mqcluster/session"
 	"github.com/mqcluster/mqcluster/test/history"
@@ -91,7 +92,7 @@ func founding() ([]*raft.Log, error) {
 		}}})
 	}
 	for i, e := range []*logpb.Entry{
-		{Command: &logpb.Entry_NodeUp{NodeUp: &logpb.NodeUp{Node: first, Store: storeOf(first), Nonce: "founding", Level: 1}}},
+		{Command: &logpb.Entry_NodeUp{NodeUp: &logpb.NodeUp{Node: first, Store: storeOf(first), Nonce: "founding", Level: fsm.Level}}},
 		{Command: &logpb.Entry_Pack{Pack: &logpb.Pack{Node: first, Incarnation: uint64(session.At(2, 0)), Number: 1, Items: items}}},
 	} {
 		e.Stamp = time.Now().UnixMilli()
@@ -241,7 +242,11 @@ func (c *cluster) stop(name string) bool {
 		return false
 	}
 	c.note("%s is stopped", name)
-	c.rec.Drain(name)
+	if c.net.whole(name) {
+		// One that is cut off can tell nobody that it sends its clients away: their
+		// wills may fire.
+		c.rec.Drain(name)
+	}
 	if err := p.stop(); err != nil {
 		c.fail("%s does not stop in good order: %v", name, err)
 	}
@@ -320,7 +325,7 @@ func await(d time.Duration, is func() error) error {
 // consensus is the configuration of every node's consensus.
 func (p *plan) consensus(node string) consensus.Config {
 	c := consensus.Config{
-		Dir: "unused", Node: node, Store: storeOf(node), Address: node + ":7883", Level: 1,
+		Dir: "unused", Node: node, Store: storeOf(node), Address: node + ":7883", Level: fsm.Level,
 		HeartbeatTimeout: 200 * time.Millisecond, LeaderLease: 200 * time.Millisecond, CommitTimeout: 2 * time.Millisecond,
 		Lease: time.Second, GiveUp: 500 * time.Millisecond, Stall: 250 * time.Millisecond, Drain: 100 * time.Millisecond,
 	}

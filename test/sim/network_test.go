@@ -110,6 +110,21 @@ func (w *wire) latency() time.Duration {
 // cut cuts or mends the wire from one host to another, in this direction only.
 func (n *network) cut(from, to string, cut bool) { n.wire(from, to).setCut(cut) }
 
+// whole tells whether no wire from or to a host is cut.
+func (n *network) whole(name string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for k, w := range n.wires {
+		if k[0] != name && k[1] != name {
+			continue
+		}
+		if cut, _ := w.state(); cut {
+			return false
+		}
+	}
+	return true
+}
+
 // heal makes every wire whole and quick again.
 func (n *network) heal() {
 	n.mu.Lock()
