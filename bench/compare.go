@@ -99,7 +99,7 @@ func (c *Comparison) compare(ctx context.Context, k Case) ([]Row, error) {
 	var rows []Row
 	var at []int // the target of each row
 	for i, t := range c.Targets {
-		if k.fits(t) {
+		if k.fits(t, c.Access) {
 			rows, at = append(rows, Row{Case: k.Name, Target: t.Name}), append(at, i)
 		}
 	}
@@ -154,8 +154,8 @@ func (c *Comparison) progress(what string, p *Report, err error) {
 }
 
 // fits tells whether the case can be run against the target.
-func (k Case) fits(t Target) bool {
-	return !k.Mutual || t.Mutual != nil
+func (k Case) fits(t Target, access Config) bool {
+	return (!k.Mutual || t.Mutual != nil) && (!k.Resume || t.TLS != nil || access.TLS != nil)
 }
 
 // base is the row that ratios are to.

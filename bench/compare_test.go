@@ -74,3 +74,32 @@ func TestNullCommandErrors(t *testing.T) {
 		t.Errorf("%v: %+v", err, r.Figures)
 	}
 }
+
+func TestBounds(t *testing.T) {
+	c := Compared{Rows: []Row{
+		{Case: "S1", Target: "mosquitto", CPU: 8, CPURatio: 1},
+		{Case: "S1", Target: "nats", CPU: 1, CPURatio: .125},
+		{Case: "S1", Target: "one", CPU: 2, CPURatio: .25, Rate: 1000, P99: 7},
+		{Case: "S2", Target: "one", CPU: 2, CPURatio: .25, Rate: 1000, Errors: []string{"x"}},
+	}}
+	for _, tt := range []struct {
+		Bound
+		text, found string
+		met         bool
+	}{
+		{Bound{Case: "S1", Target: "one", Ratio: .25}, "S1 of one, CPU ratio ≤ 0.25", "0.25", true},
+		{Bound{Case: "S1", Target: "one", Ratio: .24}, "S1 of one, CPU ratio ≤ 0.24", "0.25", false},
+		{Bound{Case: "S1", Target: "one", Ratio: 1.5, Of: "nats"}, "S1 of one, CPU ≤ 1.5 of nats's", "2.00", false},
+		{Bound{Case: "S1", Target: "one", Ratio: 2, Of: "nats"}, "S1 of one, CPU ≤ 2 of nats's", "2.00", true},
+		{Bound{Case: "S1", Target: "one", Ratio: 2, Of: "nobody"}, "S1 of one, CPU ≤ 2 of nobody's", "0.00", false},
+		{Bound{Case: "S1", Target: "one", CPU: 3}, "S1 of one, CPU ≤ 3 µs", "2.00 µs", true},
+		{Bound{Case: "S1", Target: "one", Rate: 1001}, "S1 of one ≥ 1,001/s", "1,000/s", false},
+		{Bound{Case: "S1", Target: "one", P99: 10}, "S1 of one, p99 ≤ 10 ms", "7.00 ms", true},
+		{Bound{Case: "S2", Target: "one", Rate: 1}, "S2 of one ≥ 1/s", "1,000/s", false},
+		{Bound{Case: "S3", Target: "one", Rate: 1}, "S3 of one ≥ 1/s", "not measured", false},
+	} {
+		if found, met := c.Judge(tt.Bound); tt.Bound.String() != tt.text || found != tt.found || met != tt.met {
+			t.Errorf("%s: %s, %t", tt.Bound, found, met)
+		}
+	}
+}

@@ -72,6 +72,10 @@ func (r *run) connects(ctx context.Context) error {
 	r.report.spent(before, after, made.Load())
 	r.report.Connections = &Connections{Made: made.Load(), Resumed: resumed.Load(), Refused: r.refusals.Load(),
 		Rate: float64(made.Load()) / elapsed.Seconds(), Handshake: times.quantiles(), Waited: waits.quantiles()}
+	if w := r.report.Connections.Waited; w != nil && r.report.Connections.Refused > 0 {
+		r.report.Notes = append(r.report.Notes, fmt.Sprintf("%s attempts were refused and tried again; from the first attempt p50 %.0f ms, p99 %.0f ms, max %.0f ms",
+			thousands(r.report.Connections.Refused), w.P50, w.P99, w.Max))
+	}
 	return r.verdict(ctx)
 }
 

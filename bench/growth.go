@@ -19,8 +19,8 @@ type point struct {
 const growthRate = 5000
 
 // growth makes a case that measures the CPU time of a message at 100, 1,000 and
-// 10,000 clients, half of them publishers, at a fixed rate; and with 100 clients
-// and 1,000, 10,000 and 100,000 topics that are all in use, as fast as it goes.
+// 10,000 clients, half of them publishers, at a fixed rate; and with 100 pairs and
+// 1,000, 10,000 and 100,000 topics that are all in use, as fast as it goes.
 // Each point is a phase; how much dearer the dearest is than the cheapest are
 // the case's figures.
 func growth(name string, c Config) Case {
@@ -32,11 +32,11 @@ func growth(name string, c Config) Case {
 	}
 	for _, n := range []int{1000, 10_000, 100_000} {
 		topics = append(topics, point{thousands(int64(n)) + " topics", n, func(c *Config) {
-			c.Scenario, c.Clients, c.Topics = Pairs, 50, n/50
+			c.Scenario, c.Clients, c.Topics = Pairs, 100, n/100
 		}})
 	}
 	// The first run of a program pays for the growth of its memory.
-	warm := point{"", 0, func(c *Config) { c.Scenario, c.Clients = Pairs, 50 }}
+	warm := point{"", 0, func(c *Config) { c.Scenario, c.Clients = Pairs, 100 }}
 	c.Size, c.Window = 64, 100
 	return Case{Name: name, Config: c, Fresh: true, Own: func(ctx context.Context, _ Target, c Config) (Report, error) {
 		s := series{config: c}

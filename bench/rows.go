@@ -1,7 +1,6 @@
 package bench
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -40,7 +39,15 @@ func phaseRows(rows []Row, base int) []Row {
 	if len(rows) == 0 {
 		return nil
 	}
-	for i, p := range rows[base].Reports[0].Phases {
+	var phases []Phase // of the run that came furthest
+	for _, r := range rows {
+		for i := range r.Reports {
+			if len(r.Reports[i].Phases) > len(phases) {
+				phases = r.Reports[i].Phases
+			}
+		}
+	}
+	for i, p := range phases {
 		at := len(out)
 		for _, r := range rows {
 			row := Row{Case: r.Case + "/" + p.Name, Target: r.Target}
@@ -160,48 +167,4 @@ func (c *Compared) figures() string {
 		}
 	}
 	return b.String()
-}
-
-// Bound is a demand on a comparison: the target's CPU time per message is at most
-// Ratio of that of the case's base, its rate is at least Rate, its 99th percentile
-// at most P99 milliseconds, and the named Figure at most Most.
-type Bound struct {
-	Case, Target     string
-	Figure           string
-	Most             float64
-	Ratio, Rate, P99 float64 // 0: none
-}
-
-// Check returns an error that names the bounds which the figures exceed, and
-// those without figures.
-func (c *Compared) Check(bounds []Bound) error {
-	var errs []error
-	for _, b := range bounds {
-		i := slices.IndexFunc(c.Rows, func(r Row) bool { return r.Case == b.Case && r.Target == b.Target })
-		switch {
-		case i < 0:
-			errs = append(errs, fmt.Errorf("%s of %s was not measured", b.Case, b.Target))
-		case b.Figure != "":
-			errs = append(errs, c.Rows[i].within(b))
-		case b.Ratio > 0 && (c.Rows[i].CPURatio == 0 || c.Rows[i].CPURatio > b.Ratio):
-			errs = append(errs, fmt.Errorf("%s of %s takes %.2f of the CPU time, more than %.2f", b.Case, b.Target, c.Rows[i].CPURatio, b.Ratio))
-		case b.Rate > 0 && c.Rows[i].Rate < b.Rate:
-			errs = append(errs, fmt.Errorf("%s of %s reaches %.0f/s, less than %.0f", b.Case, b.Target, c.Rows[i].Rate, b.Rate))
-		case b.P99 > 0 && (c.Rows[i].P99 == 0 || c.Rows[i].P99 > b.P99):
-			errs = append(errs, fmt.Errorf("%s of %s has a 99th percentile of %.2f ms, more than %.2f", b.Case, b.Target, c.Rows[i].P99, b.P99))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// within checks a bound of a figure.
-func (r *Row) within(b Bound) error {
-	i := slices.IndexFunc(r.Figures, func(f Figure) bool { return f.Name == b.Figure })
-	switch {
-	case i < 0:
-		return fmt.Errorf("%s of %s has no figure %q", b.Case, b.Target, b.Figure)
-	case len(r.Errors) > 0 || r.Figures[i].Value > b.Most:
-		return fmt.Errorf("%s of %s: %s, more than %g, or a run failed", b.Case, b.Target, r.Figures[i], b.Most)
-	}
-	return nil
 }

@@ -65,7 +65,7 @@ func parse() (options, error) {
 	flag.IntVar(&o.rounds, "rounds", 3, "runs of each case against each target")
 	flag.DurationVar(&o.each, "duration", 3*time.Second, "how long a run publishes")
 	flag.StringVar(&o.markdown, "markdown", "", "also write the table to this file")
-	flag.Func("bound", "case:target:ratio, case:target:N/s, case:target:Nms or case.figure:target:N: fail if CPU per message is above the ratio, the rate below N, the 99th percentile above N ms, or the figure above N; repeatable", func(s string) error {
+	flag.Func("bound", "case:target:ratio (ratio*other: to another target than the first), case:target:Nus, case:target:N/s, case:target:Nms or case.figure:target:N: fail if CPU per message is above the ratio or N µs, the rate below N, the 99th percentile above N ms, or the figure above N; repeatable", func(s string) error {
 		b, err := parseBound(s)
 		o.bounds = append(o.bounds, b)
 		return err
@@ -89,13 +89,16 @@ func parseBound(s string) (bench.Bound, error) {
 	}
 	b := bench.Bound{Target: parts[1]}
 	b.Case, b.Figure, _ = strings.Cut(parts[0], ".")
-	number, to := parts[2], &b.Ratio
+	number, of, _ := strings.Cut(parts[2], "*")
+	b.Of = of
+	to := &b.Ratio
 	if b.Figure != "" {
 		to = &b.Most
-	} else if n, ok := strings.CutSuffix(number, "/s"); ok {
-		number, to = n, &b.Rate
-	} else if n, ok := strings.CutSuffix(number, "ms"); ok {
-		number, to = n, &b.P99
+	}
+	for suffix, field := range map[string]*float64{"us": &b.CPU, "/s": &b.Rate, "ms": &b.P99} {
+		if n, ok := strings.CutSuffix(number, suffix); ok {
+			number, to = n, field
+		}
 	}
 	v, err := strconv.ParseFloat(number, 64)
 	if err != nil || v <= 0 {
