@@ -40,7 +40,7 @@ type options struct {
 	commands             map[string]string // of peers that the command line adds
 	rounds               int
 	each                 time.Duration
-	markdown             string
+	markdown, docs       string
 	bounds               []bench.Bound
 	state                int
 }
@@ -62,8 +62,9 @@ func parse() (options, error) {
 	})
 	flag.StringVar(&o.suite, "suite", "S1,S2,S3", "cases, as of mqcluster bench compare; and restart, of a node with a large state (not of mosquitto)")
 	flag.IntVar(&o.state, "state", 1_000_000, "restart: retained topics, and queued messages")
-	flag.IntVar(&o.rounds, "rounds", 3, "runs of each case against each target")
-	flag.DurationVar(&o.each, "duration", 3*time.Second, "how long a run publishes")
+	flag.IntVar(&o.rounds, "rounds", 0, "runs of each case against each target (default 3; -docs: as planned)")
+	flag.DurationVar(&o.each, "duration", 0, "how long a run publishes (default 3s; -docs: as planned)")
+	flag.StringVar(&o.docs, "docs", "", "run all that docs/benchmarks.md shows, and write it to this file (.md) and its plots and results.json to a folder of its name")
 	flag.StringVar(&o.markdown, "markdown", "", "also write the table to this file")
 	flag.Func("bound", "case:target:ratio (ratio*other: to another target than the first), case:target:Nus, case:target:N/s, case:target:Nms or case.figure:target:N: fail if CPU per message is above the ratio or N µs, the rate below N, the 99th percentile above N ms, or the figure above N; repeatable", func(s string) error {
 		b, err := parseBound(s)
@@ -122,16 +123,32 @@ func raiseFiles() error {
 	return nil
 }
 
+// compare starts the targets, which close ends, and runs the cases against them.
+func (s *starter) compare(ctx context.Context, suite, targets string, rounds int, each time.Duration) (bench.Compared, error) {
+	c := bench.Comparison{Rounds: rounds, Progress: os.Stderr}
+	for name := range strings.SplitSeq(targets, ",") {
+		t, err := s.start(ctx, name)
+		if err != nil {
+			return bench.Compared{}, fmt.Errorf("start %s: %w", name, err)
+		}
+		c.Targets = append(c.Targets, t)
+	}
+	var err error
+	if c.Cases, err = s.cases(suite, each); err != nil {
+		return bench.Compared{}, err
+	}
+	return bench.Compare(ctx, c)
+}
+
 // cases are those of bench and this program's own, which comes last: after it
 // processes are others than before.
-func (s *starter) cases() (all []bench.Case, err error) {
-	names := strings.Split(s.suite, ",")
-	if i := slices.Index(names, "restart"); i >= 0 {
-		names = slices.Delete(names, i, i+1)
-		defer func() { all = append(all, s.restartCase(s.state, s.state)) }()
-	}
-	for _, name := range names {
-		some, err := bench.Cases([]string{name}, s.each)
+func (s *starter) cases(suite string, each time.Duration) (all []bench.Case, err error) {
+	for name := range strings.SplitSeq(suite, ",") {
+		if name == "restart" {
+			defer func() { all = append(all, s.restartCase(s.state, s.state)) }()
+			continue
+		}
+		some, err := bench.Cases([]string{name}, each)
 		if err != nil {
 			return nil, err
 		}
@@ -166,18 +183,10 @@ func run(ctx context.Context) (err error) {
 			err = fmt.Errorf("%w\n(the logs are in %s)", err, dir)
 		}
 	}()
-	c := bench.Comparison{Rounds: o.rounds, Progress: os.Stderr}
-	for name := range strings.SplitSeq(o.targets, ",") {
-		t, err := s.start(ctx, name)
-		if err != nil {
-			return fmt.Errorf("start %s: %w", name, err)
-		}
-		c.Targets = append(c.Targets, t)
+	if s.docs != "" {
+		return s.document(ctx)
 	}
-	if c.Cases, err = s.cases(); err != nil {
-		return err
-	}
-	result, err := bench.Compare(ctx, c)
+	result, err := s.compare(ctx, o.suite, o.targets, o.pick(3), o.pickEach(3*time.Second))
 	fmt.Print(result.Markdown())
 	if o.markdown != "" {
 		text := fmt.Sprintf("`go run ./bench/peers %s`\n\n%s", strings.Join(os.Args[1:], " "), result.Markdown())
