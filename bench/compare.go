@@ -21,6 +21,8 @@ type Target struct {
 	// MutualAddrs want a client certificate, which Mutual has.
 	MutualAddrs []string
 	Mutual      *tls.Config
+	// NoQoS2 says that the broker does not know QoS 2.
+	NoQoS2 bool
 	// Metrics are addresses (host:port) that answer /metrics in Prometheus' form,
 	// one for each process.
 	Metrics []string
@@ -155,7 +157,7 @@ func (c *Comparison) progress(what string, p *Report, err error) {
 
 // fits tells whether the case can be run against the target.
 func (k Case) fits(t Target, access Config) bool {
-	return (!k.Mutual || t.Mutual != nil) && (!k.Resume || t.TLS != nil || access.TLS != nil)
+	return (!k.Mutual || t.Mutual != nil) && (k.QoS < 2 || !t.NoQoS2) && (!k.Resume || t.TLS != nil || access.TLS != nil)
 }
 
 // base is the row that ratios are to.

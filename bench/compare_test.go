@@ -25,8 +25,10 @@ func TestCompareFigures(t *testing.T) {
 	plain := target("plain")
 	plain.Mutual = nil
 	values := map[string]float64{"a": 2, "null": 4}
-	c := Comparison{Rounds: 3, Targets: []Target{plain, target("a"), target("null")}, Cases: []Case{{Name: "x", Base: "null", Mutual: true,
-		Fresh: true, Rounds: 2, Own: func(_ context.Context, t Target, c Config) (Report, error) {
+	old := target("old")
+	old.NoQoS2 = true
+	c := Comparison{Rounds: 3, Targets: []Target{plain, old, target("a"), target("null")}, Cases: []Case{{Name: "x", Base: "null", Mutual: true,
+		Fresh: true, Rounds: 2, Config: Config{QoS: 2}, Own: func(_ context.Context, t Target, c Config) (Report, error) {
 			if c.TLS != t.Mutual || c.TLS == nil || c.Addrs[0] != t.Name {
 				return Report{}, errors.New("not over the listener that wants a certificate")
 			}

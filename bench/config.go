@@ -60,7 +60,8 @@ type Config struct {
 	// itself; 0: as fast as Window allows.
 	Rate float64
 	// Topics is how many topics each publisher of pairs has, used in turn; its
-	// subscriber has a filter for each.
+	// subscriber has a filter for each. Without a Rate and with a Duration, the time
+	// runs, and CPU time counts, from when each has been used once.
 	Topics int
 	// Fillers is how many wildcard filters that match nothing the subscribers of
 	// pairs have together. They then hear their publishers by a wildcard as well.

@@ -38,7 +38,11 @@ func (r *run) filters(ctx context.Context) error {
 		return err
 	}
 	acked := time.Duration(r.now())
-	r.phase("subscribe", int64(r.cfg.Count), acked, 0)
+	now, err := sample(r.cfg.PIDs)
+	if err != nil {
+		return err
+	}
+	r.phase("subscribe", int64(r.cfg.Count), acked, cpuPer(before, now, int64(r.cfg.Count)))
 	f.spread(ctx)
 	r.report.figure("spread", "s", time.Duration(r.lastArrival.Load()).Seconds())
 	r.report.figure("after the last SUBACK", "s", (time.Duration(r.lastArrival.Load()) - acked).Seconds())

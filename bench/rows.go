@@ -132,16 +132,23 @@ func median(v []float64) float64 {
 // Markdown returns the rows as a table.
 func (c *Compared) Markdown() string {
 	var b strings.Builder
-	b.WriteString("| case | target | CPU µs/message | ratio | messages/s | ratio | p50 ms | p99 ms | lost | other faults |\n")
-	b.WriteString("|---|---|---:|---:|---:|---:|---:|---:|---:|---:|\n")
 	for _, r := range c.Rows {
 		if r.CPU == 0 && r.Rate == 0 && len(r.Figures) > 0 {
 			continue // all it measures is in its figures
 		}
+		if b.Len() == 0 {
+			b.WriteString("| case | target | CPU µs/message | ratio | messages/s | ratio | p50 ms | p99 ms | lost | other faults |\n")
+			b.WriteString("|---|---|---:|---:|---:|---:|---:|---:|---:|---:|\n")
+		}
 		fmt.Fprintf(&b, "| %s | %s | %.2f | %.2f | %s | %.2f | %.2f | %.2f | %s | %s |\n", r.Case, r.Target, r.CPU, r.CPURatio,
 			thousands(int64(r.Rate)), r.RateRatio, r.P50, r.P99, thousands(r.Lost), thousands(r.Faults))
 	}
-	b.WriteString(c.figures())
+	if figures := c.figures(); figures != "" {
+		if b.Len() > 0 {
+			b.WriteByte('\n')
+		}
+		b.WriteString(figures)
+	}
 	for _, r := range c.Rows {
 		for _, p := range r.Reports {
 			for _, n := range p.Notes {
@@ -161,7 +168,7 @@ func (c *Compared) figures() string {
 	for _, r := range c.Rows {
 		for _, f := range r.Figures {
 			if b.Len() == 0 {
-				b.WriteString("\n| case | target | figure | value | unit | ratio |\n|---|---|---|---:|---|---:|\n")
+				b.WriteString("| case | target | figure | value | unit | ratio |\n|---|---|---|---:|---|---:|\n")
 			}
 			fmt.Fprintf(&b, "| %s | %s | %s | %.2f | %s | %.2f |\n", r.Case, r.Target, f.Name, f.Value, f.Unit, f.Ratio)
 		}

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"encoding/hex"
 	"fmt"
+	"math"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -37,7 +38,8 @@ type run struct {
 	acked       atomic.Int64
 	lastArrival atomic.Int64
 
-	stopped atomic.Bool // publishers shall end
+	from    atomic.Int64 // since when the publishers' time runs
+	stopped atomic.Bool  // publishers shall end
 	stop    chan struct{}
 	closing atomic.Bool // links end by our own doing
 
@@ -152,7 +154,19 @@ func (r *run) messages(ctx context.Context) error {
 	r.begin()
 	r.receiveAll()
 	r.workers.Go(func() { keepAlives(ctx, r.links) })
+	warm := r.warmUp()
+	if warm > 0 {
+		r.from.Store(math.MaxInt64)
+	}
 	r.publishAll(ctx)
+	if warm > 0 {
+		r.watch(ctx, func() bool { return r.published() || r.delivered.Load() >= warm })
+		if before, err = sample(r.cfg.PIDs); err != nil {
+			return err
+		}
+		warm = r.delivered.Load()
+		r.from.Store(r.now())
+	}
 	r.watch(ctx, func() bool { return r.published() && r.delivered.Load() >= r.expected() })
 	after, err := sample(r.cfg.PIDs)
 	if err != nil {
@@ -160,10 +174,19 @@ func (r *run) messages(ctx context.Context) error {
 	}
 	elapsed := time.Duration(r.lastArrival.Load())
 	r.close()
-	r.report.spent(before, after, r.delivered.Load())
+	r.report.spent(before, after, r.delivered.Load()-warm)
 	r.count(elapsed)
 	r.forget()
 	return r.verdict(ctx)
+}
+
+// warmUp is how many deliveries do not count for the CPU time of a message nor for
+// the duration: with many topics, as many as use each of them once.
+func (r *run) warmUp() int64 {
+	if c := &r.cfg; c.Topics > 1 && !c.paced() && c.Duration > 0 {
+		return int64(c.Topics) * int64(c.Clients)
+	}
+	return 0
 }
 
 func (r *run) openSubscribers(ctx context.Context) error {

@@ -120,3 +120,14 @@ func TestRunWithoutMessages(t *testing.T) {
 		t.Errorf("idle: %v\n%s", err, r.Table())
 	}
 }
+
+// With many topics CPU time counts from when each was used once: the report has the
+// whole, and the duration begins after it.
+func TestRunWarmsUp(t *testing.T) {
+	c := small(Pairs, 0, 4)
+	c.Count, c.Duration, c.Topics = 0, 50*time.Millisecond, 2000
+	r, err := Run(t.Context(), c)
+	if err != nil || r.Delivered < 10_000 || r.Seconds < .05 {
+		t.Errorf("want each of 10,000 topics used: %v\n%s", err, r.Table())
+	}
+}

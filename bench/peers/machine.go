@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -25,7 +26,7 @@ type machine struct {
 func (s *starter) machine(ctx context.Context, command string) machine {
 	m := machine{Date: time.Now().UTC().Format(time.DateOnly), CPU: line("/proc/cpuinfo", "model name"), Cores: runtime.NumCPU(),
 		Memory: gib(line("/proc/meminfo", "MemTotal")), Go: runtime.Version(), Command: command,
-		Versions: map[string]string{"mqcluster": first(ctx, s.mqcluster, "version")}}
+		Versions: map[string]string{"mqcluster": s.version(ctx)}}
 	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease") // a system without it has no name there
 	m.Kernel = strings.TrimSpace(string(kernel))
 	if path, err := look(s.mosquitto, "mosquitto"); err == nil {
@@ -35,6 +36,15 @@ func (s *starter) machine(ctx context.Context, command string) machine {
 		m.Versions["nats-server"] = strings.TrimPrefix(first(ctx, path, "--version"), "nats-server: v")
 	}
 	return m
+}
+
+// version is mqcluster's, with its commit.
+func (s *starter) version(ctx context.Context) string {
+	var v struct{ Version, Commit string }
+	if out, err := s.command(ctx, "version", "-o", "json"); err != nil || json.Unmarshal(out, &v) != nil {
+		return "unknown"
+	}
+	return fmt.Sprintf("%s (%.12s)", v.Version, v.Commit)
 }
 
 // first is the first line that a program prints, whatever its exit code.

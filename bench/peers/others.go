@@ -76,7 +76,7 @@ func (s *starter) startNATS(ctx context.Context, name, dir string) (bench.Target
 	if err := os.WriteFile(conf, fmt.Appendf(nil, natsConf, port(a[0]), filepath.Join(dir, "store"), port(a[1])), 0o644); err != nil {
 		return bench.Target{}, err
 	}
-	t := bench.Target{Name: name, Addrs: a[1:]}
+	t := bench.Target{Name: name, Addrs: a[1:], NoQoS2: true} // Debian's 2.9 does not have it
 	return t, s.startOther(ctx, &t, dir, path, "-c", conf)
 }
 

@@ -1,11 +1,17 @@
 package main
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
 	"github.com/mqcluster/mqcluster/bench"
 )
+
+// labels say what a case is, where its name does not.
+var labels = map[string]string{"S1": "S1 fan-in QoS 0", "S2": "S2 fan-out QoS 0", "S3": "S3 pairs QoS 1", "S4": "S4 pairs QoS 2",
+	"S8": "S8 pairs QoS 1", "R3": "R3 pairs QoS 1", "R4": "R4 pairs QoS 2", "handshake": "TLS 1.3, mutual", "plain": "TCP",
+	"idle": "TCP", "idleTLS": "TLS 1.3, mutual"}
 
 // plotsOf returns the pictures that the rows of a section make, by name.
 func plotsOf(rows []bench.Row) map[string]string {
@@ -13,7 +19,7 @@ func plotsOf(rows []bench.Row) map[string]string {
 	bars := func(name, title string, log bool, cases []string, value func(bench.Row) float64) {
 		var groups []barGroup
 		for _, c := range cases {
-			g := barGroup{name: c}
+			g := barGroup{name: cmp.Or(labels[c], c)}
 			for _, r := range rows {
 				if r.Case == c {
 					g.bars = append(g.bars, bar{r.Target, value(r)})

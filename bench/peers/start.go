@@ -36,9 +36,9 @@ type clusterNode struct {
 
 // proc is a process that was started, with its end.
 type proc struct {
-	target string
-	cmd    *exec.Cmd
-	done   chan struct{} // closed after it has ended
+	target, log string
+	cmd         *exec.Cmd
+	done        chan struct{} // closed after it has ended
 }
 
 // start starts a target in a directory of its own. Its Renew starts it once more
@@ -90,7 +90,7 @@ func (s *starter) spawn(target, output, path string, args ...string) (*proc, err
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	p := &proc{target: target, cmd: cmd, done: make(chan struct{})}
+	p := &proc{target: target, log: output, cmd: cmd, done: make(chan struct{})}
 	go func() {
 		defer close(p.done)
 		_ = cmd.Wait() // how it ended is in its log
@@ -120,7 +120,7 @@ func (s *starter) end(target string) error {
 		select {
 		case <-p.done:
 		case <-time.After(readyIn):
-			errs = append(errs, fmt.Errorf("%s did not end in %v and was killed", p.cmd.Path, readyIn))
+			errs = append(errs, fmt.Errorf("a process of %s did not end in %v and was killed: see %s", p.target, readyIn, p.log))
 			_ = p.cmd.Process.Kill()
 			<-p.done
 		}
@@ -141,7 +141,7 @@ func (p *proc) until(ctx context.Context, f func(context.Context) error) error {
 		}
 		select {
 		case <-p.done:
-			return fmt.Errorf("%s has ended, see its log", p.cmd.Path)
+			return fmt.Errorf("%s has ended: see %s", p.cmd.Path, p.log)
 		case <-ctx.Done():
 			return fmt.Errorf("not ready in %v: %w", readyIn, err)
 		case <-tick.C:
