@@ -16,7 +16,9 @@ const (
 	maxProbes = 1000
 	// probeAgain is how long no probe may arrive before those that are missing are
 	// published once more.
+	// A broker that is slow is asked more and more slowly.
 	probeAgain = 20 * time.Millisecond
+	lastProbe  = time.Second
 )
 
 // filters subscribes to Count distinct filters at once, over Clients connections,
@@ -229,6 +231,7 @@ func (f *filterRun) arrive(h header) {
 // spread publishes to the probed filters from every address, and again to those
 // that did not arrive, until all did or nothing has for the configured wait.
 func (f *filterRun) spread(ctx context.Context) {
+	progress, pause := time.Now(), probeAgain
 	for round := uint32(0); ; round++ {
 		for p, l := range f.probers {
 			if _, err := l.Write(f.volley(p, round)); err != nil {
@@ -242,17 +245,18 @@ func (f *filterRun) spread(ctx context.Context) {
 				return
 			case <-f.run.stop:
 				return
-			case <-time.After(probeAgain):
+			case <-time.After(pause):
 			}
 			now := f.missing.Load()
 			if now == was {
 				break
 			}
-			was = now
+			was, progress = now, time.Now()
 		}
-		if f.missing.Load() == 0 || f.run.now()-f.run.lastArrival.Load() > int64(f.run.cfg.Wait) && round > 0 {
+		if f.missing.Load() == 0 || time.Since(progress) > f.run.cfg.Wait {
 			return
 		}
+		pause = min(2*pause, lastProbe)
 	}
 }
 

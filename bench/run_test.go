@@ -102,7 +102,7 @@ func TestFiltersAreLost(t *testing.T) {
 			return tt.copies(int(h.seq))
 		}
 		c := small(Filters, 0, 4)
-		c.Count, c.Addrs, c.Wait = 2000, []string{null.Addr()}, 200*time.Millisecond
+		c.Count, c.Addrs, c.Wait = 2000, []string{null.Addr()}, time.Second
 		r, err := Run(t.Context(), c)
 		if r.Lost != tt.lost || (err != nil) != tt.fails {
 			t.Errorf("%s: want %d lost, failure %t: %v\n%s", tt.name, tt.lost, tt.fails, err, r.Table())
