@@ -82,7 +82,7 @@ var aims = []string{
 	"S1:one:0.25", "S1:one:1.1*nats", "S2:one:0.25", "S2:one:1.5*nats", "S1:three:3us",
 	"S3:one:0.6", "S4:one:0.6", "S3:three:60000/s", "S4:three:20000/s", "S8:three:10ms",
 	"handshake:one:1.05", "idle.memory:one:10", "idleTLS.memory:one:36",
-	"filters.spread:three:1", "filters.gossip after:three:1.5", "subscriptions.memory:one:600",
+	"filters.spread:three:1", "filters.gossip after:three:1.25", "subscriptions.memory:one:600",
 	"wildcost.10,000 wildcards:one:3", "wildcost1.10,000 wildcards:one:3",
 	"growth.dearest by clients:one:1.5", "growth.dearest by topics:one:1.5",
 	"growth1.dearest by clients:one:1.5", "growth1.dearest by topics:one:1.5",

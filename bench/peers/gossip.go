@@ -34,6 +34,9 @@ func spreading(k bench.Case) bench.Case {
 		if len(t.Metrics) < 2 {
 			return bench.Run(ctx, c)
 		}
+		if err := acquainted(ctx, t.Metrics); err != nil {
+			return bench.Report{}, err
+		}
 		before, unit, err := gossipRate(ctx, t.Metrics)
 		if err != nil {
 			return bench.Report{}, err
@@ -50,6 +53,23 @@ func spreading(k bench.Case) bench.Case {
 		return report, err
 	}
 	return k
+}
+
+// acquainted waits until the nodes of a cluster that was just started all know one
+// another: until then they gossip less than at rest.
+func acquainted(ctx context.Context, nodes []string) error {
+	return poll(ctx, nil, func(ctx context.Context) error {
+		for _, addr := range nodes {
+			alive, err := metric(ctx, addr, "mqcluster_gossip_alive_peers")
+			if err != nil {
+				return err
+			}
+			if int(alive) != len(nodes)-1 {
+				return fmt.Errorf("gossip of %s has %d of %d peers", addr, int(alive), len(nodes)-1)
+			}
+		}
+		return nil
+	})
 }
 
 // gossipRate is what all nodes together gossip in a second. It takes atRest.

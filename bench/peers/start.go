@@ -130,6 +130,16 @@ func (s *starter) end(target string) error {
 
 // until asks again until f gives no error, the process ends or the time is up.
 func (p *proc) until(ctx context.Context, f func(context.Context) error) error {
+	return poll(ctx, p, f)
+}
+
+// poll asks again until f gives no error, the process, if there is one, ends or the
+// time is up.
+func poll(ctx context.Context, p *proc, f func(context.Context) error) error {
+	var done chan struct{}
+	if p != nil {
+		done = p.done
+	}
 	ctx, cancel := context.WithTimeout(ctx, readyIn)
 	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)
@@ -140,7 +150,7 @@ func (p *proc) until(ctx context.Context, f func(context.Context) error) error {
 			return nil
 		}
 		select {
-		case <-p.done:
+		case <-done:
 			return fmt.Errorf("%s has ended: see %s", p.cmd.Path, p.log)
 		case <-ctx.Done():
 			return fmt.Errorf("not ready in %v: %w", readyIn, err)
