@@ -38,6 +38,7 @@ UP_FLAGS ?=
 BENCH_FLAGS ?= -bound S1:one:0.4 -bound S2:one:0.4 -bound S3:three:20000/s
 PARK_CLIENTS ?= 15000
 PARK_FLAGS ?=
+BENCH_DOCS_FLAGS ?=
 BASE ?= HEAD
 COUNT ?= 6
 BENCH ?= .
@@ -155,8 +156,12 @@ cover: ## coverage of the unit tests, in bin/cover.html; PKGS
 	$(GO) tool cover -func=$(BIN)/cover.out | tail -n 1
 
 .PHONY: bench
-bench: build ## mqcluster beside Debian's mosquitto, in one run; BENCH_FLAGS
+bench: build ## mqcluster beside Debian's mosquitto and nats-server, in one run; BENCH_FLAGS
 	$(GO) run ./bench/peers -mqcluster $(PROGRAM) $(BENCH_FLAGS)
+
+.PHONY: bench-docs
+bench-docs: build ## run all cases and write docs/benchmarks.md with plots (12 minutes of a quiet machine); BENCH_DOCS_FLAGS
+	$(GO) run ./bench/peers -mqcluster $(PROGRAM) -docs docs/benchmarks.md $(BENCH_DOCS_FLAGS)
 
 .PHONY: bench-compare
 bench-compare: $(TOOLS)/benchstat ## Go benchmarks of BASE (HEAD) and of the work tree in turn; PKGS, BENCH, COUNT

@@ -38,7 +38,7 @@ type acked struct {
 
 func newAcked(p *publisher, window int) *acked {
 	a := &acked{p: p, free: make([]uint16, window), nfree: window,
-		state: make([]byte, window+1), sentAt: make([]int64, window+1), paced: p.run.cfg.Scenario == Rate}
+		state: make([]byte, window+1), sentAt: make([]int64, window+1), paced: p.run.cfg.paced()}
 	for i := range a.free {
 		a.free[i] = uint16(i + 1)
 	}

@@ -48,7 +48,8 @@ Scenarios:
   idle       memory of idle connections
   offline    queues of absent persistent sessions, and their replay
   broadcast  one message after the other to many absent sessions on one filter
-  retained   many retained topics, and their delivery to a late subscriber`,
+  retained   many retained topics, and their delivery to a late subscriber
+  filters    many distinct filters on one node, until the others know them, and their memory`,
 		Example: `  mqcluster bench --scenario pairs --qos 1 --addr 127.0.0.1:8883 --cafile ca.crt --cert dev.crt --key dev.key
   mqcluster bench --scenario rate --rate 5000 --qos 1 --pub-addr a:8883 --sub-addr b:8883 --cafile ca.crt -u ada --password-file pw
   mqcluster bench --scenario fanin --addr 127.0.0.1:1883 --pid 4711 -o json`,
@@ -79,10 +80,12 @@ func (f *flags) register(cmd *cobra.Command) {
 	p.IntVar(&f.Size, "size", 0, "bytes of payload, at least 16 (default: the scenario's)")
 	p.IntVar(&f.Clients, "clients", 0, "publishers, subscribers, pairs or connections, by scenario (default: the scenario's)")
 	p.IntVar(&f.Members, "members", 0, "members of the shared subscription (default 10)")
-	p.IntVar(&f.Count, "count", 0, "messages of each publisher, or connections (default: as many as --duration allows)")
+	p.IntVar(&f.Count, "count", 0, "messages of each publisher, or connections, or filters (default: as many as --duration allows)")
 	p.DurationVar(&f.Duration, "duration", 0, "how long to publish (default 5s where no --count is given)")
 	p.IntVar(&f.Window, "window", 0, "messages of one publisher under way, or connections at a time; -1: no limit at QoS 0 (default: the scenario's)")
-	p.Float64Var(&f.Rate, "rate", 0, "messages per second of all publishers together, for scenario rate (default 5000)")
+	p.Float64Var(&f.Rate, "rate", 0, "messages per second of all publishers together (scenario rate: default 5000; others: default as fast as --window allows)")
+	p.IntVar(&f.Topics, "topics", 0, "topics of each publisher, in turn, for pairs and rate (default 1)")
+	p.IntVar(&f.Fillers, "fillers", 0, "wildcard filters that match nothing, in all, for pairs and rate")
 	p.IntVar(&f.Batch, "batch", 0, "messages in one write at most (default 64; rate: 1)")
 	p.BoolVar(&f.Persistent, "persistent", false, "subscribers have persistent sessions; connect: sessions that are there come back")
 	p.BoolVar(&f.Strict, "strict", false, "fail on duplicates, disorder, misrouted messages and refusals as well, at any QoS")
@@ -189,37 +192,4 @@ func runAndShow(cmd *cobra.Command, c Config, output string) error {
 	}
 	_, printed := io.WriteString(cmd.OutOrStdout(), report.Table())
 	return errors.Join(err, printed)
-}
-
-func nullCommand() *cobra.Command {
-	f := &flags{}
-	var listen string
-	cmd := &cobra.Command{
-		Use:   "null",
-		Short: "Measure the load generator itself, against a broker that does nothing",
-		Example: `  mqcluster bench null --scenario fanin
-  mqcluster bench null --listen 127.0.0.1:1883`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if listen == "" {
-				f.addrs = []string{NullAddress}
-				c, err := f.config()
-				if err != nil {
-					return err
-				}
-				return runAndShow(cmd, c, f.output)
-			}
-			null, err := OpenNull(cmd.Context(), NullConfig{Address: listen})
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "listening on %s, process %d\n", null.Addr(), os.Getpid())
-			<-cmd.Context().Done()
-			return null.Close()
-		},
-		SilenceUsage: true,
-	}
-	f.register(cmd)
-	cmd.Flags().StringVar(&listen, "listen", "", "serve on this address until stopped, and run nothing")
-	return cmd
 }

@@ -22,12 +22,13 @@ const (
 	Idle      = "idle"      // memory of idle connections
 	Offline   = "offline"   // queues of absent persistent sessions, and their replay
 	Broadcast = "broadcast" // one message after the other to Clients absent sessions on one filter
+	Filters   = "filters"   // Count distinct filters over Clients connections, until every publisher's address knows them
 	Retained  = "retained"  // Count retained topics of each publisher, for a subscriber that comes later
 )
 
 // Scenarios returns the names of all scenarios.
 func Scenarios() []string {
-	return []string{FanIn, FanOut, Pairs, Rate, Shared, Wildcards, Connects, Idle, Offline, Broadcast, Retained}
+	return []string{FanIn, FanOut, Pairs, Rate, Shared, Wildcards, Connects, Idle, Offline, Broadcast, Retained, Filters}
 }
 
 // Unlimited as a Window lifts the limit of a QoS 0 run.
@@ -55,8 +56,16 @@ type Config struct {
 	// acknowledged at QoS 1 and 2, not yet seen by the subscribers at QoS 0.
 	// Connects: how many connections at a time.
 	Window int
-	// Rate is messages per second of all publishers together.
+	// Rate is messages per second of all publishers together, each written by
+	// itself; 0: as fast as Window allows.
 	Rate float64
+	// Topics is how many topics each publisher of pairs has, used in turn; its
+	// subscriber has a filter for each. Without a Rate and with a Duration, the time
+	// runs, and CPU time counts, from when each has been used once.
+	Topics int
+	// Fillers is how many wildcard filters that match nothing the subscribers of
+	// pairs have together. They then hear their publishers by a wildcard as well.
+	Fillers int
 	// Batch is how many messages at most go into one write.
 	Batch int
 	// Persistent gives subscribers persistent sessions. Connects: Clients
@@ -66,7 +75,8 @@ type Config struct {
 	// of the run at any QoS: without failures of nodes there is no reason for one.
 	Strict bool
 	// Between, if set, runs when the queues of Offline and Broadcast, or the topics
-	// of Retained, are full and nobody has read them yet.
+	// of Retained, are full and nobody has read them yet, or when the filters of
+	// Filters are there.
 	Between func(context.Context) error
 	// TLS is nil for plain TCP. Resume makes Connects resume TLS sessions.
 	TLS    *tls.Config
@@ -149,6 +159,8 @@ func defaults(scenario string) Config {
 		d.Clients, d.Count, d.Duration, d.Window, d.Batch = 1000, 20, 0, 1, 1
 	case Retained:
 		d.Clients, d.Count, d.Duration = 10, 1000, 0
+	case Filters:
+		d.Clients, d.Count, d.Duration = 100, 100_000, 0
 	}
 	return d
 }
@@ -179,11 +191,22 @@ func (c Config) validate() error {
 		return fmt.Errorf("the %s scenario needs a --count: it cannot tell when there is enough", c.Scenario)
 	case c.Scenario == Retained && (c.QoS == 0 || c.Count > maxTopics):
 		return fmt.Errorf("the retained scenario needs --qos 1 or 2, to know what is there, and a --count of at most %d", maxTopics)
+	case c.Scenario == Filters && (c.Count < c.Clients || c.Count > maxTopics):
+		return fmt.Errorf("the filters scenario needs a --count of at least one filter for each of %d clients and at most %d", c.Clients, maxTopics)
+	case c.paced() && (c.queues() || slices.Contains([]string{Connects, Idle, Retained, Filters}, c.Scenario)):
+		return fmt.Errorf("the %s scenario goes as fast as it can: leave --rate out", c.Scenario)
+	case (c.Topics > 1 || c.Fillers > 0) && c.Scenario != Pairs && c.Scenario != Rate:
+		return fmt.Errorf("only pairs have --topics and --fillers: use --scenario pairs or rate instead of %s", c.Scenario)
+	case c.Topics < 0 || c.Topics > maxTopics || c.Fillers < 0:
+		return fmt.Errorf("topics and fillers must not be negative, and topics at most %d", maxTopics)
 	case c.Resume && c.TLS == nil:
 		return errors.New("only TLS sessions can be resumed: give --cafile as well as --resume")
 	}
 	return nil
 }
+
+// paced tells whether messages are sent at a rate.
+func (c *Config) paced() bool { return c.Rate > 0 }
 
 // queues tells whether subscribers are away while messages are published.
 func (c *Config) queues() bool { return c.Scenario == Offline || c.Scenario == Broadcast }

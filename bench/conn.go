@@ -61,7 +61,7 @@ func (l *link) handshake(packet []byte, v5 bool) error {
 		return errMalformed
 	}
 	if body[1] != 0 {
-		return fmt.Errorf("the broker refused the connection with code 0x%02x: check --username, --password-file and the client certificate", body[1])
+		return connackError(body[1])
 	}
 	l.present = body[0]&1 != 0
 	if v5 {

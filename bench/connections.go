@@ -33,24 +33,29 @@ func (r *run) connects(ctx context.Context) error {
 		n = int(^uint32(0) >> 1)
 	}
 	var mu sync.Mutex
-	var times histogram
+	var times, waits histogram
 	var made, resumed atomic.Int64
 	err = forEach(ctx, n, c.Window, func(ctx context.Context, i int) error {
 		if c.Duration > 0 && r.now() >= int64(c.Duration) {
 			return errOver
 		}
-		from := r.now()
-		again, err := r.connectOnce(ctx, r.sessionID(i), c.Persistent)
+		first, from, again := r.now(), int64(0), false
+		err := r.insist(ctx, func() (err error) {
+			from = r.now()
+			again, err = r.connectOnce(ctx, r.sessionID(i), c.Persistent)
+			return err
+		})
 		if err != nil {
 			return err
 		}
-		took := r.now() - from
+		done := r.now()
 		made.Add(1)
 		if again {
 			resumed.Add(1)
 		}
 		mu.Lock()
-		times.add(took)
+		times.add(done - from)
+		waits.add(done - first)
 		mu.Unlock()
 		return nil
 	})
@@ -65,8 +70,12 @@ func (r *run) connects(ctx context.Context) error {
 	r.close()
 	r.count(elapsed)
 	r.report.spent(before, after, made.Load())
-	r.report.Connections = &Connections{Made: made.Load(), Resumed: resumed.Load(),
-		Rate: float64(made.Load()) / elapsed.Seconds(), Handshake: times.quantiles()}
+	r.report.Connections = &Connections{Made: made.Load(), Resumed: resumed.Load(), Refused: r.refusals.Load(),
+		Rate: float64(made.Load()) / elapsed.Seconds(), Handshake: times.quantiles(), Waited: waits.quantiles()}
+	if w := r.report.Connections.Waited; w != nil && r.report.Connections.Refused > 0 {
+		r.report.Notes = append(r.report.Notes, fmt.Sprintf("%s attempts were refused and tried again; from the first attempt p50 %.0f ms, p99 %.0f ms, max %.0f ms",
+			thousands(r.report.Connections.Refused), w.P50, w.P99, w.Max))
+	}
 	return r.verdict(ctx)
 }
 
@@ -145,9 +154,10 @@ func (r *run) idle(ctx context.Context) error {
 	}()
 	err = forEach(ctx, c.Clients, c.Window, func(ctx context.Context, i int) error {
 		id := fmt.Sprintf("b%s-i%d", r.name, i)
-		l, err := connect(ctx, c, c.SubAddrs[i%len(c.SubAddrs)], connectPacket(c, id, !c.Persistent, c.Persistent))
-		held[i] = l
-		return err
+		return r.insist(ctx, func() (err error) {
+			held[i], err = connect(ctx, c, c.SubAddrs[i%len(c.SubAddrs)], connectPacket(c, id, !c.Persistent, c.Persistent))
+			return err
+		})
 	})
 	if err != nil {
 		return err
@@ -163,7 +173,10 @@ func (r *run) idle(ctx context.Context) error {
 	}
 	r.count(made)
 	r.report.spent(before, after, 0)
-	r.report.Connections = &Connections{Made: int64(c.Clients), Bytes: float64(grown) / float64(c.Clients)}
+	r.report.Connections = &Connections{Made: int64(c.Clients), Refused: r.refusals.Load(), Bytes: float64(grown) / float64(c.Clients)}
+	if len(c.PIDs) > 0 {
+		r.report.figure("memory", "KiB/connection", float64(grown)/float64(c.Clients)/1024)
+	}
 	return r.verdict(ctx)
 }
 

@@ -6,5 +6,6 @@
 //
 // It knows nothing of the broker that it measures and imports nothing of this
 // house. It is not a conformance test: it trusts what a broker sends to be well
-// formed, and it does not reconnect.
+// formed, and a client that has lost its connection does not come back; only new
+// connections that a broker has no room for are tried again.
 package bench

@@ -57,9 +57,7 @@ func (r *run) layout() {
 		}
 	default: // Pairs, Rate, Offline
 		for i := range c.Clients {
-			topic := fmt.Sprintf("%s/%d", base, i)
-			r.addSubscriber(i, 1, nil, topic)
-			r.addPublisher(topic, 1)
+			r.addPair(base, i)
 		}
 	}
 	switch {
@@ -70,12 +68,50 @@ func (r *run) layout() {
 	}
 }
 
+// addPair adds publisher i and the subscriber of its topics.
+func (r *run) addPair(base string, i int) {
+	c := &r.cfg
+	topic := fmt.Sprintf("%s/%d", base, i)
+	filters := []string{topic}
+	if c.Topics > 1 {
+		filters = filters[:0]
+		for k := range c.Topics {
+			filters = append(filters, fmt.Sprintf("%s/%08d", topic, k))
+		}
+	}
+	if c.Fillers > 0 {
+		filters = append(filters[:0], topic+"/#")
+		for k := i; k < c.Fillers; k += c.Clients {
+			filters = append(filters, filler(base, k))
+		}
+	}
+	r.addSubscriber(i, 1, nil, filters...)
+	if c.Topics > 1 {
+		topic += "/" + topicDigits
+	}
+	r.addPublisher(topic, 1)
+}
+
+// filler is wildcard filter k of a kind that matches no topic of a pair, though
+// more than its beginning does.
+func filler(base string, k int) string {
+	switch k % 4 {
+	case 0:
+		return fmt.Sprintf("%s/+/x%d/#", base, k)
+	case 1:
+		return fmt.Sprintf("%s/+/+/x%d", base, k)
+	case 2:
+		return fmt.Sprintf("+/+/+/x%d/#", k)
+	}
+	return fmt.Sprintf("%s/%d/+/x%d", base, k/4, k)
+}
+
 // addSubscriber adds one that hears publishers first to first+n-1.
 func (r *run) addSubscriber(first, n int, g *group, filters ...string) {
 	c, i := &r.cfg, len(r.subs)
 	s := &subscriber{run: r, id: fmt.Sprintf("b%s-s%d", r.name, i), addr: c.SubAddrs[i%len(c.SubAddrs)], filters: filters,
 		tally: tally{first: uint32(first), flows: make([]flow, n), group: g}}
-	if c.QoS == 0 && c.Window > 0 && c.Scenario != Rate {
+	if c.QoS == 0 && c.Window > 0 && !c.paced() {
 		s.credits = make([]int64, n)
 	}
 	r.subs = append(r.subs, s)

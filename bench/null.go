@@ -91,7 +91,7 @@ func (n *Null) accept() {
 		if err != nil {
 			return
 		}
-		c := &nullConn{Conn: conn, null: n, batches: map[*nullConn]*[]byte{}}
+		c := &nullConn{Conn: conn, null: n}
 		n.mu.Lock()
 		n.conns[c] = struct{}{}
 		n.mu.Unlock()
@@ -170,6 +170,13 @@ func matches(filter, topic string) bool {
 	}
 }
 
+// A connection that has little to say keeps a small buffer, so that a Null is also
+// what a bare server costs.
+const (
+	nullReadMin = 1 << 10
+	nullReadMax = 64 << 10
+)
+
 // nullConn is one client. serve and what it calls run on one goroutine.
 type nullConn struct {
 	net.Conn
@@ -182,7 +189,7 @@ type nullConn struct {
 }
 
 func (c *nullConn) serve() {
-	buf, have := make([]byte, 64<<10), 0
+	buf, have := make([]byte, nullReadMin), 0
 	for {
 		n, err := c.Read(buf[have:])
 		if err != nil {
@@ -204,7 +211,8 @@ func (c *nullConn) serve() {
 			used += end
 		}
 		c.flush()
-		if have = copy(buf, buf[used:have]); have == len(buf) {
+		full := have == len(buf)
+		if have = copy(buf, buf[used:have]); full && len(buf) < nullReadMax || have == len(buf) {
 			buf = append(buf, make([]byte, len(buf))...)
 		}
 	}
@@ -325,6 +333,9 @@ func (c *nullConn) copyTo(to *nullConn, qos byte, topic, payload []byte) {
 	b := c.batches[to]
 	if b == nil {
 		b = new([]byte)
+		if c.batches == nil {
+			c.batches = map[*nullConn]*[]byte{}
+		}
 		c.batches[to] = b
 	}
 	if len(*b) == 0 {

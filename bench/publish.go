@@ -47,7 +47,7 @@ func (p *publisher) open(ctx context.Context) error {
 func (p *publisher) finished() bool {
 	c := &p.run.cfg
 	return p.run.stopped.Load() || c.Count > 0 && int(p.sent.Load()) >= c.Count ||
-		c.Duration > 0 && p.run.now() >= int64(c.Duration)
+		c.Duration > 0 && p.run.now()-p.run.from.Load() >= int64(c.Duration)
 }
 
 // batch is how many messages may go into the next write.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"time"
 )
 
@@ -52,6 +51,9 @@ type Report struct {
 	CPUPerMessage float64 `json:"cpu_us_per_message,omitempty"`
 	GeneratorCPU  float64 `json:"generator_cpu_seconds"`
 
+	// Figures are what only some scenarios and cases measure.
+	Figures []Figure `json:"figures,omitempty"`
+
 	// Notes are what a case has to say beyond figures that all have.
 	Notes []string `json:"notes,omitempty"`
 
@@ -70,6 +72,8 @@ type Setup struct {
 	Duration   float64 `json:"duration_seconds,omitempty"`
 	Window     int     `json:"window"`
 	Rate       float64 `json:"rate,omitempty"`
+	Topics     int     `json:"topics,omitempty"`
+	Fillers    int     `json:"fillers,omitempty"`
 	Batch      int     `json:"batch"`
 	Persistent bool    `json:"persistent"`
 	TLS        bool    `json:"tls"`
@@ -90,8 +94,11 @@ type Loss struct {
 type Connections struct {
 	Made      int64      `json:"made"`
 	Resumed   int64      `json:"resumed"` // TLS sessions
+	Refused   int64      `json:"refused"` // attempts that the broker had no room for, and that were tried again
 	Rate      float64    `json:"rate"`
-	Handshake *Quantiles `json:"handshake,omitempty"` // dial to CONNACK
+	Handshake *Quantiles `json:"handshake,omitempty"` // dial to CONNACK, of the attempt that succeeded
+	// Waited is from the first attempt to the CONNACK.
+	Waited *Quantiles `json:"waited,omitempty"`
 	// Bytes is resident memory of the processes per idle connection.
 	Bytes float64 `json:"bytes_per_connection,omitempty"`
 }
@@ -99,10 +106,12 @@ type Connections struct {
 // Phase is a part of a run that is measured by itself.
 type Phase struct {
 	Name          string  `json:"name"`
+	N             int     `json:"n,omitempty"` // of what the phase's name says, where phases differ in it
 	Messages      int64   `json:"messages"`
 	Seconds       float64 `json:"seconds"`
 	Rate          float64 `json:"rate"`
 	CPUPerMessage float64 `json:"cpu_us_per_message,omitempty"`
+	P99           float64 `json:"p99_ms,omitempty"` // of the latency, where it says something
 }
 
 // phaseAt is phase i, empty if the run did not come to it.
@@ -111,6 +120,31 @@ func (p *Report) phaseAt(i int) Phase {
 		return Phase{}
 	}
 	return p.Phases[i]
+}
+
+// Figure is something that was measured, with the unit that its value has. Less is
+// better.
+type Figure struct {
+	Name  string  `json:"name"`
+	Unit  string  `json:"unit"`
+	Value float64 `json:"value"`
+	// Ratio is to the same figure of the row that ratios are to; 0: not known.
+	Ratio float64 `json:"ratio,omitempty"`
+}
+
+func (f Figure) String() string { return fmt.Sprintf("%s %.2f %s", f.Name, f.Value, f.Unit) }
+
+// figure adds one.
+func (p *Report) figure(name, unit string, value float64) {
+	p.Figures = append(p.Figures, Figure{Name: name, Unit: unit, Value: value})
+}
+
+// figureAt is the value of figure i, 0 if the run did not come to it.
+func (p *Report) figureAt(i int) float64 {
+	if i >= len(p.Figures) {
+		return 0
+	}
+	return p.Figures[i].Value
 }
 
 // Process is what one measured process spent on the run.
@@ -125,7 +159,7 @@ type Process struct {
 
 func newReport(c *Config, start time.Time) Report {
 	s := Setup{Version: int(c.Version), QoS: int(c.QoS), Size: c.Size, Clients: c.Clients, Count: c.Count,
-		Duration: c.Duration.Seconds(), Window: c.Window, Rate: c.Rate, Batch: c.Batch, Persistent: c.Persistent,
+		Duration: c.Duration.Seconds(), Window: c.Window, Rate: c.Rate, Topics: c.Topics, Fillers: c.Fillers, Batch: c.Batch, Persistent: c.Persistent,
 		TLS: c.TLS != nil, Resume: c.Resume}
 	if c.Scenario == Shared {
 		s.Members = c.Members
@@ -255,124 +289,4 @@ func (p *Report) headline() (rate float64, q *Quantiles) {
 		return p.DeliveryRate, p.AckLatency
 	}
 	return p.DeliveryRate, p.Latency
-}
-
-// Table returns the report as text for people.
-func (p *Report) Table() string {
-	t := &table{}
-	s := p.Setup
-	t.row("scenario", fmt.Sprintf("%s, MQTT %s, QoS %d, %d B, %d clients, window %d, batches of %d%s", p.Scenario,
-		versionName(s.Version), s.QoS, s.Size, s.Clients, s.Window, s.Batch, s.extras()))
-	if p.Connections != nil {
-		p.Connections.table(t)
-	}
-	if p.Sent > 0 {
-		p.messageTable(t)
-	}
-	for _, ph := range p.Phases {
-		t.row(ph.Name, fmt.Sprintf("%s messages in %.2f s, %s/s%s", thousands(ph.Messages), ph.Seconds,
-			thousands(int64(ph.Rate)), cpuText(ph.CPUPerMessage)))
-	}
-	for _, q := range p.Processes {
-		t.row("process", fmt.Sprintf("%s (%d): %.2f s CPU, %.1f → %.1f MiB (peak %.1f)", q.Name, q.PID, q.CPU,
-			mib(q.RSSBefore), mib(q.RSSAfter), mib(q.RSSPeak)))
-	}
-	if p.CPUPerMessage > 0 {
-		t.row("CPU", fmt.Sprintf("%.2f µs per %s", p.CPUPerMessage, p.unit()))
-	}
-	t.row("generator", fmt.Sprintf("%.2f s CPU", p.GeneratorCPU))
-	for _, l := range p.Losses {
-		t.row("lost", fmt.Sprintf("%s of %s, from %s (numbers %d to %d)", thousands(l.Lost), l.Receiver, l.Publisher, l.First, l.Last))
-	}
-	for _, n := range p.Notes {
-		t.row("note", n)
-	}
-	for _, e := range p.Errors {
-		t.row("error", e)
-	}
-	return t.String()
-}
-
-func (p *Report) unit() string {
-	if p.Scenario == Connects {
-		return "connection"
-	}
-	return "delivered message"
-}
-
-func (p *Report) messageTable(t *table) {
-	t.row("sent", fmt.Sprintf("%s messages, %s acknowledged, %s refused", thousands(p.Sent), thousands(p.Acknowledged), thousands(p.Refused)))
-	t.row("delivered", fmt.Sprintf("%s of %s in %.2f s, %s/s", thousands(p.Delivered), thousands(p.Expected), p.Seconds, thousands(int64(p.DeliveryRate))))
-	t.row("faults", fmt.Sprintf("%s lost, %s duplicates, %s out of order, %s misrouted, %s stray acks, %s stalls", thousands(p.Lost),
-		thousands(p.Duplicates), thousands(p.Disorder), thousands(p.Misrouted), thousands(p.Unexpected), thousands(p.Stalls)))
-	t.quantiles("latency", p.Latency)
-	t.quantiles("to ack", p.AckLatency)
-	t.quantiles("send lag", p.SendLag)
-}
-
-func (c *Connections) table(t *table) {
-	if c.Rate > 0 {
-		t.row("connections", fmt.Sprintf("%s made, %s/s, %s TLS sessions resumed", thousands(c.Made), thousands(int64(c.Rate)), thousands(c.Resumed)))
-	} else {
-		t.row("connections", thousands(c.Made)+" held")
-	}
-	t.quantiles("handshake", c.Handshake)
-	switch {
-	case c.Bytes > 0:
-		t.row("memory", fmt.Sprintf("%.1f KiB per connection", c.Bytes/1024))
-	case c.Rate == 0:
-		t.row("memory", "did not grow: no --pid is given, or the broker had some to spare; measure one that was just started")
-	}
-}
-
-func (s Setup) extras() (text string) {
-	if s.Rate > 0 {
-		text += fmt.Sprintf(", %.0f/s", s.Rate)
-	}
-	if s.Persistent {
-		text += ", persistent"
-	}
-	if s.TLS {
-		text += ", TLS"
-	}
-	return text
-}
-
-func cpuText(us float64) string {
-	if us == 0 {
-		return ""
-	}
-	return fmt.Sprintf(", %.2f µs CPU each", us)
-}
-
-func mib(bytes int64) float64 { return float64(bytes) / (1 << 20) }
-
-func versionName(v int) string {
-	switch v {
-	case 3:
-		return "3.1"
-	case 4:
-		return "3.1.1"
-	}
-	return "5"
-}
-
-// table is lines of a name and a text.
-type table struct{ strings.Builder }
-
-func (t *table) row(name, text string) { fmt.Fprintf(t, "%-12s %s\n", name, text) }
-
-func (t *table) quantiles(name string, q *Quantiles) {
-	if q != nil {
-		t.row(name, fmt.Sprintf("p50 %.3f  p90 %.3f  p99 %.3f  p99.9 %.3f  max %.3f ms", q.P50, q.P90, q.P99, q.P999, q.Max))
-	}
-}
-
-// thousands writes n with separators.
-func thousands(n int64) string {
-	s := fmt.Sprint(n)
-	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	return s
 }

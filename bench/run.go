@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"encoding/hex"
 	"fmt"
+	"math"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -32,11 +33,13 @@ type run struct {
 
 	start       time.Time
 	ownCPU      time.Duration // of the generator at the start
+	refusals    atomic.Int64  // of connections that were tried again
 	delivered   atomic.Int64  // distinct messages at their receivers
 	acked       atomic.Int64
 	lastArrival atomic.Int64
 
-	stopped atomic.Bool // publishers shall end
+	from    atomic.Int64 // since when the publishers' time runs
+	stopped atomic.Bool  // publishers shall end
 	stop    chan struct{}
 	closing atomic.Bool // links end by our own doing
 
@@ -97,6 +100,8 @@ func Run(ctx context.Context, cfg Config) (Report, error) {
 		err = r.offline(ctx)
 	case Retained:
 		err = r.retained(ctx)
+	case Filters:
+		err = r.filters(ctx)
 	default:
 		err = r.messages(ctx)
 	}
@@ -121,6 +126,16 @@ func (r *run) fail(err error) {
 	}
 }
 
+// firstError is the first that was noted, nil if none was.
+func (r *run) firstError() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.errs) == 0 {
+		return nil
+	}
+	return r.errs[0]
+}
+
 // messages runs a scenario in which publishers and subscribers are there at the
 // same time.
 func (r *run) messages(ctx context.Context) error {
@@ -139,7 +154,19 @@ func (r *run) messages(ctx context.Context) error {
 	r.begin()
 	r.receiveAll()
 	r.workers.Go(func() { keepAlives(ctx, r.links) })
+	warm := r.warmUp()
+	if warm > 0 {
+		r.from.Store(math.MaxInt64)
+	}
 	r.publishAll(ctx)
+	if warm > 0 {
+		r.watch(ctx, func() bool { return r.published() || r.delivered.Load() >= warm })
+		if before, err = sample(r.cfg.PIDs); err != nil {
+			return err
+		}
+		warm = r.delivered.Load()
+		r.from.Store(r.now())
+	}
 	r.watch(ctx, func() bool { return r.published() && r.delivered.Load() >= r.expected() })
 	after, err := sample(r.cfg.PIDs)
 	if err != nil {
@@ -147,10 +174,19 @@ func (r *run) messages(ctx context.Context) error {
 	}
 	elapsed := time.Duration(r.lastArrival.Load())
 	r.close()
-	r.report.spent(before, after, r.delivered.Load())
+	r.report.spent(before, after, r.delivered.Load()-warm)
 	r.count(elapsed)
 	r.forget()
 	return r.verdict(ctx)
+}
+
+// warmUp is how many deliveries do not count for the CPU time of a message nor for
+// the duration: with many topics, as many as use each of them once.
+func (r *run) warmUp() int64 {
+	if c := &r.cfg; c.Topics > 1 && !c.paced() && c.Duration > 0 {
+		return int64(c.Topics) * int64(c.Clients)
+	}
+	return 0
 }
 
 func (r *run) openSubscribers(ctx context.Context) error {
@@ -176,7 +212,7 @@ func (r *run) receiveAll() {
 }
 
 func (r *run) publishAll(ctx context.Context) {
-	paced := r.cfg.Scenario == Rate
+	paced := r.cfg.paced()
 	for _, p := range r.pubs {
 		if p.acked != nil {
 			r.workers.Go(func() { r.fail(p.acked.run()) })

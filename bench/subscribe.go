@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"fmt"
+	"slices"
 )
 
 // subscriber receives, counts and acknowledges. All but its constructor runs on
@@ -29,7 +30,12 @@ func (s *subscriber) open(ctx context.Context) error {
 		return err
 	}
 	s.link = l
-	return l.subscribe(subscribePacket(c.Version, s.filters, c.QoS), c.Version == 5)
+	for filters := range slices.Chunk(s.filters, subscribeBatch) {
+		if err := l.subscribe(subscribePacket(c.Version, filters, c.QoS), c.Version == 5); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // resume connects again, to a session that must still be there.

@@ -95,9 +95,10 @@ type frames struct {
 	size        int // of one packet
 	id, payload int // their offsets in a packet; id is 0 at QoS 0
 	digits      int // where the number ends that makes each topic another one; 0: none
+	topics      int // which that number is below; 0: no limit
 }
 
-// topicDigits is the place of a number in a topic of the retained scenario.
+// topicDigits is the place of a number in the topic of a publisher that has many.
 const topicDigits = "00000000"
 
 // maxTopics is how many topics of a publisher it can tell apart.
@@ -132,8 +133,9 @@ func newFrames(c *Config, topic string, publisher uint32) *frames {
 	if idAt > 0 {
 		f.id = head + idAt
 	}
-	if c.Scenario == Retained {
+	if c.Scenario == Retained || c.Topics > 1 {
 		f.digits = head + 2 + len(topic)
+		f.topics = c.Topics
 	}
 	for range n {
 		f.buf = append(f.buf, one...)
@@ -154,7 +156,11 @@ func (f *frames) set(i int, id uint16, seq uint32, at int64) {
 		binary.BigEndian.PutUint32(b[f.payload+4:], seq)
 		binary.BigEndian.PutUint64(b[f.payload+8:], uint64(at))
 	}
-	for k, n := f.digits, seq; k > 0 && k > f.digits-len(topicDigits); k, n = k-1, n/10 {
+	n := seq
+	if f.topics > 0 {
+		n %= uint32(f.topics)
+	}
+	for k := f.digits; k > 0 && k > f.digits-len(topicDigits); k, n = k-1, n/10 {
 		b[k-1] = '0' + byte(n%10)
 	}
 }

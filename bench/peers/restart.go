@@ -61,7 +61,7 @@ func (s *starter) restart(ctx context.Context, n *clusterNode, out *bench.Report
 	}
 	<-n.proc.done
 	from := time.Now()
-	if n.proc, err = s.spawn(n.name+"-again", s.mqcluster, "run", "--data-dir", n.dir); err != nil {
+	if n.proc, err = s.spawn(n.target, n.dir+"-again.log", s.mqcluster, "run", "--data-dir", n.dir); err != nil {
 		return err
 	}
 	if err := n.proc.until(ctx, func(ctx context.Context) error { return ready(ctx, n.health) }); err != nil {
