@@ -46,6 +46,9 @@ type App struct {
 type Node interface {
 	// Left is closed when the node was removed from the cluster and is to stop.
 	Left() <-chan struct{}
+	// Ready is what /readyz answers. It does not block for long in a node that is
+	// well.
+	Ready() admin.Readiness
 	// Close sends the clients away and ends the node. It is idempotent.
 	Close() error
 }

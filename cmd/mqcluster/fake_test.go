@@ -137,6 +137,11 @@ func openFake(ctx context.Context, config node.Config, logger *slog.Logger) (*fa
 	return f, nil
 }
 
+// Ready implements Node.
+func (f *fakeNode) Ready() admin.Readiness {
+	return admin.Readiness{Lease: true, CaughtUp: true, Serving: true}
+}
+
 func (f *fakeNode) serve(config node.Config) error {
 	f.broker = mochi.New(&mochi.Options{Logger: slog.New(slog.DiscardHandler)})
 	if err := f.broker.AddHook(&fakeRules{dir: config.DataDir}, nil); err != nil {
