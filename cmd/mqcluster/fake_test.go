@@ -60,7 +60,7 @@ func fakeInit(_ context.Context, config node.Config) (node.InitResult, error) {
 	if err := os.MkdirAll(config.DataDir, 0o700); err != nil {
 		return node.InitResult{}, err
 	}
-	result.JoinCommand = "mqcluster join " + config.Mesh.Listen + " --token " + joinToken
+	result.JoinCommand, result.Token = "mqcluster join "+config.Mesh.Listen+" --token "+joinToken, joinToken
 	return result, selfSigned(config.DataDir)
 }
 

@@ -49,6 +49,9 @@ func (a *App) run(ctx context.Context, config *node.Loaded) error {
 	}
 	defer closeLog()
 	own := logger.With("node", config.Node.ID) // the node names itself
+	if warning := config.DescriptorWarning(); warning != "" {
+		config.Warnings = append(config.Warnings, warning)
+	}
 	for _, warning := range config.Warnings {
 		own.Warn(warning)
 	}
