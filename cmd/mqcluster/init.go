@@ -48,7 +48,7 @@ that run needs no more than --data-dir. Running it again changes nothing.
 			return err
 		}
 		if tokenOut != "" && result.Token != "" {
-			if err := writeSecret(tokenOut, result.Token); err != nil {
+			if err := writeAtomic(tokenOut, []byte(result.Token+"\n"), 0o600); err != nil {
 				return fmt.Errorf("%w; the node is made, and mqcluster token create makes another token once it runs", err)
 			}
 			result.JoinCommand = strings.ReplaceAll(result.JoinCommand, "--token "+result.Token, "--token-file "+quoted(tokenOut))

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -115,23 +114,6 @@ func readSecret(r io.Reader) ([]byte, error) {
 		return nil, errors.New("the secret has more than one line: give a file or stream with one")
 	}
 	return checkSecret(bytes.TrimSuffix(line, []byte("\r")))
-}
-
-// writeSecret makes a file that only this user may read; it is complete or not there.
-func writeSecret(path, secret string) error {
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".secret-*") // mode 0600
-	if err != nil {
-		return fmt.Errorf("the file %s cannot be written: %w", path, err)
-	}
-	_, err = tmp.WriteString(secret + "\n")
-	err = errors.Join(err, tmp.Sync(), tmp.Close())
-	if err == nil {
-		err = os.Rename(tmp.Name(), path)
-	}
-	if err != nil {
-		return fmt.Errorf("the file %s cannot be written: %w", path, errors.Join(err, os.Remove(tmp.Name())))
-	}
-	return nil
 }
 
 func checkSecret(text []byte) ([]byte, error) {
