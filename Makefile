@@ -96,7 +96,7 @@ image: build $(PACKED) $(BIN)/packages $(BIN)/roots.pem ## an OCI image in dist,
 
 .PHONY: check-packages
 check-packages: deb image ## install, run, upgrade and purge the package in a scratch Debian, unpack the image (root, mmdebstrap)
-	$(e2e) $(call gotest,-count=1 -timeout 10m $(test_flags) ./test/packages,check-packages)
+	$(e2e) VERSION='$(VERSION)' $(call gotest,-count=1 -timeout 10m $(test_flags) ./test/packages,check-packages)
 
 .PHONY: $(BIN)/packages
 $(BIN)/packages:

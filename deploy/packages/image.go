@@ -42,6 +42,7 @@ type imageConfig struct {
 	platform
 	Config struct {
 		User         string              `json:"User"`
+		Env          []string            `json:"Env"`
 		ExposedPorts map[string]struct{} `json:"ExposedPorts"`
 		Entrypoint   []string            `json:"Entrypoint"`
 		Cmd          []string            `json:"Cmd"`
@@ -121,8 +122,10 @@ func (b *build) layer(roots []byte) ([]byte, error) {
 		{Path: "usr/bin/mqcluster", Mode: 0o755, Data: program},
 		{Path: "etc/ssl/certs/ca-certificates.crt", Mode: 0o644, Data: roots},
 		{Path: "usr/share/doc/mqcluster/copyright", Mode: 0o644, Data: copyright},
-		// A new volume takes its owner from here.
+		// A new volume takes its owner from here; the second is for what containers
+		// hand to each other, as a join token.
 		{Path: "var/lib/mqcluster/", Mode: 0o700, Owner: imageUser},
+		{Path: "run/mqcluster/", Mode: 0o700, Owner: imageUser},
 	}, "", b.when)
 }
 
@@ -149,6 +152,7 @@ func (b *build) imageConfig(layer string) imageConfig {
 	c := imageConfig{Created: b.when, platform: platform{b.arch, "linux"}}
 	c.Config.User = fmt.Sprintf("%d:%d", imageUser, imageUser)
 	c.Config.ExposedPorts = map[string]struct{}{"8883/tcp": {}, "7883/tcp": {}, "9883/tcp": {}}
+	c.Config.Env = []string{"PATH=/usr/bin"}
 	c.Config.Entrypoint = []string{"/usr/bin/mqcluster"}
 	c.Config.Cmd = []string{"run"}
 	c.Config.Volumes = map[string]struct{}{"/var/lib/mqcluster": {}}

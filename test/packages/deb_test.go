@@ -11,10 +11,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -94,7 +94,7 @@ func TestPackageLife(t *testing.T) {
 // debOfThis is the package that make deb made. A second one has the same bytes.
 func debOfThis(t *testing.T) string {
 	t.Helper()
-	path := dist(t, "mqcluster_amd64.deb")
+	path := dist(t, "mqcluster_"+runtime.GOARCH+".deb")
 	dir := t.TempDir()
 	makeDeb(t, "-version", os.Getenv("VERSION"), "-out", dir)
 	one, err := os.ReadFile(path)
@@ -243,12 +243,24 @@ func watched(t *testing.T, s *scratch) {
 	s.run("systemctl", "daemon-reload")
 	s.run("systemctl", "restart", "mqcluster")
 	first := s.property("MainPID")
-	// It is stroked: four times the watchdog's time pass and nothing happens.
-	time.Sleep(8 * time.Second)
+	// It is stroked, for longer than four times the watchdog's time, and nothing happens.
+	stroked := func() (micros int64) {
+		if _, err := fmt.Sscan(s.property("WatchdogTimestampMonotonic"), &micros); err != nil {
+			t.Fatal(err)
+		}
+		return micros
+	}
+	began := stroked()
+	s.await("it is stroked", func() error {
+		if since := stroked() - began; since < 8e6 {
+			return fmt.Errorf("last after %d µs", since)
+		}
+		return nil
+	})
 	if got := s.property("MainPID"); got != first || s.property("NRestarts") != "0" {
 		t.Fatalf("the watchdog has ended a node that is well: %s after %s", got, first)
 	}
-	s.run("kill", "-STOP", first)
+	s.run("sh", "-c", "kill -STOP "+first)
 	s.await("the watchdog starts it again", func() error {
 		if pid := s.property("MainPID"); pid == "0" || pid == first || s.property("ActiveState") != "active" {
 			return errors.New("process " + pid + " is " + s.property("ActiveState"))

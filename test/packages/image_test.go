@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -68,7 +69,7 @@ type pointer struct {
 // with or to run but that, and no root. Then it runs the program where nothing else is.
 func TestImage(t *testing.T) {
 	need(t)
-	file, err := os.Open(dist(t, "mqcluster_amd64.oci.tar"))
+	file, err := os.Open(dist(t, "mqcluster_"+runtime.GOARCH+".oci.tar"))
 	if err != nil {
 		t.Fatal(err)
 	}
