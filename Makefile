@@ -21,6 +21,13 @@ VERSION ?= $(shell git describe --tags --match 'v*' --dirty 2>/dev/null || echo 
 COMMIT ?= $(shell git rev-parse HEAD 2>/dev/null)$(shell git diff --quiet HEAD 2>/dev/null || echo +changes)
 LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 
+# What packages are made for, and the time of everything in them.
+HOST_ARCH := $(shell $(GO) env GOARCH)
+ARCH ?= $(HOST_ARCH)
+export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+PACKED = $(if $(filter $(HOST_ARCH),$(ARCH)),$(PROGRAM),$(BIN)/linux_$(ARCH)/mqcluster)
+packages = $(BIN)/packages -program $(PACKED) -host $(PROGRAM) -arch $(ARCH) -version '$(VERSION)' -epoch $(SOURCE_DATE_EPOCH)
+
 PREFIX ?= /usr/local
 DESTDIR ?=
 
@@ -52,8 +59,8 @@ SIM_SEED ?=
 test_flags = $(if $(RUN),-run '$(RUN)') $(TESTFLAGS)
 # $(call gotest,arguments,name): go test; with REPORT into REPORT.name.
 gotest = $(GO) test $(if $(REPORT),-json) $(1) $(if $(REPORT),> $(REPORT).$(2))
-# Everything but the real processes of test/e2e.
-units = $$($(GO) list $(PKGS) | grep -v '/test/e2e')
+# Everything but the real processes of test/e2e and test/packages.
+units = $$($(GO) list $(PKGS) | grep -v -e '/test/e2e' -e '/test/packages')
 e2e = MQCLUSTER_BIN=$(abspath $(PROGRAM))
 
 .PHONY: help
@@ -90,6 +97,31 @@ down: ## end what make up started, data included
 install: build ## install the program and its manual pages; PREFIX, DESTDIR
 	install -D -m 0755 $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/mqcluster
 	$(PROGRAM) man $(DESTDIR)$(PREFIX)/share/man/man1
+
+##
+
+.PHONY: deb
+deb: build $(PACKED) $(BIN)/packages ## a Debian package in dist; ARCH=arm64 VERSION=v1.2.3
+	$(packages) deb
+
+.PHONY: image
+image: build $(PACKED) $(BIN)/packages $(BIN)/roots.pem ## an OCI image in dist, for docker load; ARCH, VERSION
+	$(packages) -roots $(BIN)/roots.pem image
+
+.PHONY: check-packages
+check-packages: deb image ## install, run, upgrade and purge the package in a scratch Debian, unpack the image (root, mmdebstrap)
+	$(e2e) VERSION='$(VERSION)' $(call gotest,-count=1 -timeout 10m $(test_flags) ./test/packages,check-packages)
+
+.PHONY: $(BIN)/packages
+$(BIN)/packages:
+	$(GO) build -o $@ ./deploy/packages
+
+.PHONY: $(BIN)/linux_$(ARCH)/mqcluster
+$(BIN)/linux_$(ARCH)/mqcluster:
+	CGO_ENABLED=0 GOOS=linux GOARCH=$(ARCH) $(GO) build -ldflags '$(LDFLAGS)' -o $@ ./cmd/mqcluster
+
+$(BIN)/roots.pem: $(TOOLS)/roots
+	$(TOOLS)/roots > $@
 
 ##
 
@@ -218,7 +250,10 @@ tool_golangci-lint := github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 tool_buf := github.com/bufbuild/buf/cmd/buf
 tool_protoc-gen-go := google.golang.org/protobuf/cmd/protoc-gen-go
 tool_govulncheck := golang.org/x/vuln/cmd/govulncheck
+tool_roots := ./roots
 tool_benchstat := golang.org/x/perf/cmd/benchstat
+
+$(TOOLS)/roots: tools/roots/main.go
 
 $(TOOLS)/%: tools/go.mod tools/go.sum
 	cd tools && $(GO) build -ldflags '-s -w' -o $(abspath $@) $(tool_$*)

@@ -78,6 +78,11 @@ func Load(in Input) (*Loaded, error) {
 		return nil, l.problems
 	}
 	l.loaded.Warnings = append(l.loaded.Warnings, l.loaded.Config.warnings()...)
+	if other := filepath.Join(l.loaded.DataDir, ConfigFile); l.loaded.File != "" && l.loaded.File != other {
+		if _, err := os.Stat(other); err == nil {
+			l.loaded.Warnings = append(l.loaded.Warnings, fmt.Sprintf("%s has no effect, because %s is read instead of it: move what it sets there and remove it", other, l.loaded.File))
+		}
+	}
 	return l.loaded, nil
 }
 
@@ -93,6 +98,21 @@ func (l *Loaded) Derived(key string) bool {
 	source := l.Source(key)
 	return !strings.HasPrefix(source, "file") && !strings.HasPrefix(source, "variable") &&
 		!strings.HasPrefix(source, "flag")
+}
+
+// Unwritten lists the keys that a flag or a variable has set to another value than
+// the file that was read: a run with that file alone will not know them.
+func (l *Loaded) Unwritten() []string {
+	if l.File == "" {
+		return nil
+	}
+	var keys []string
+	for _, key := range Keys() {
+		if key.Name != "data_dir" && !l.Derived(key.Name) && !strings.HasPrefix(l.Source(key.Name), "file") {
+			keys = append(keys, key.Name)
+		}
+	}
+	return keys
 }
 
 // loader is the state of one Load.

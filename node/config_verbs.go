@@ -11,6 +11,7 @@ type InitResult struct {
 	MeshAddress string    `json:"mesh_address"`
 	CAFile      string    `json:"ca_file"`
 	JoinCommand string    `json:"join_command,omitempty"`
+	Token       string    `json:"-"` // that of JoinCommand
 	TokenUntil  time.Time `json:"token_until,omitzero"`
 }
 

@@ -7,7 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -93,6 +96,9 @@ func syncDir(path string) error {
 // prepare makes the directory, and empties it of what an init or join that did
 // not finish has left.
 func (d dataDir) prepare() error {
+	if err := d.checkOwner(); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(string(d), 0o700); err != nil {
 		return fmt.Errorf("make the data directory %s: %w; make it, or choose another with --data-dir", d, err)
 	}
@@ -104,8 +110,28 @@ func (d dataDir) prepare() error {
 	return nil
 }
 
+// checkOwner keeps root from leaving files that the node's own user may not open.
+func (d dataDir) checkOwner() error {
+	info, err := os.Stat(string(d))
+	if err != nil {
+		return nil // it is made, or missed, by whoever asks
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || os.Geteuid() != 0 || stat.Uid == 0 {
+		return nil
+	}
+	owner := strconv.FormatUint(uint64(stat.Uid), 10)
+	if u, err := user.LookupId(owner); err == nil {
+		owner = u.Username
+	}
+	return fmt.Errorf("the data directory %s belongs to user %s, who could not read what root writes: run this command as that user (runuser -u %s -- mqcluster …)", d, owner, owner)
+}
+
 // lock keeps a second process out of the directory.
 func (d dataDir) lock() (unlock func() error, err error) {
+	if err := d.checkOwner(); err != nil {
+		return nil, err
+	}
 	f, err := os.OpenFile(filepath.Join(string(d), "LOCK"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock the data directory: %w", err)

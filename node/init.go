@@ -83,7 +83,7 @@ func Init(ctx context.Context, cfg Config, log *slog.Logger) (InitResult, error)
 	return InitResult{
 		ClusterID: m.ClusterID, ClusterName: m.ClusterName, Node: m.Node, MeshAddress: cfg.Mesh.Advertise,
 		CAFile:      filepath.Join(dir.tls(), "ca.crt"),
-		JoinCommand: joinCommand(cfg.Mesh.Advertise, token), TokenUntil: until,
+		JoinCommand: joinCommand(cfg.Mesh.Advertise, token), Token: token.String(), TokenUntil: until,
 	}, nil
 }
 

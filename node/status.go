@@ -226,3 +226,6 @@ func (n *Node) checkRemoved() {
 		n.goneFor("this node was removed from the cluster")
 	}
 }
+
+// Ready is what /readyz answers.
+func (n *Node) Ready() admin.Readiness { return health{n}.Ready() }

@@ -50,6 +50,9 @@ type Node interface {
 	Left() <-chan struct{}
 	// Asked is closed when an operator has asked it to stop.
 	Asked() <-chan struct{}
+	// Ready is what /readyz answers. It does not block for long in a node that is
+	// well.
+	Ready() admin.Readiness
 	// Close sends the clients away and ends the node. It is idempotent.
 	Close() error
 }

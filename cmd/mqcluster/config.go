@@ -14,7 +14,7 @@ func (a *App) configCommand() *cobra.Command {
 		`Flags, environment variables and one YAML file share the same names. A flag
 beats a variable, a variable beats the file, the file beats the default.`,
 		"  mqcluster config check /etc/mqcluster/mqcluster.yaml\n  mqcluster config show --data-dir /var/lib/mqcluster",
-		a.configCheckCommand(), a.configShowCommand(), a.configKeysCommand())
+		a.configCheckCommand(), a.configShowCommand(), a.configKeysCommand(), a.configExampleCommand())
 }
 
 func (a *App) configCheckCommand() *cobra.Command {
@@ -110,4 +110,23 @@ func (a *App) configKeysCommand() *cobra.Command {
 	}
 	out.flag(a, cmd)
 	return cmd
+}
+
+func (a *App) configExampleCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "example",
+		Short: "Print a commented configuration file to begin with",
+		Long: `Prints a configuration file that shows every key with its meaning and its default,
+and sets none.`,
+		Example: "  mqcluster config example > mqcluster.yaml",
+		Args:    argCount(0, 0),
+		RunE: func(*cobra.Command, []string) error {
+			text, err := node.Example()
+			if err != nil {
+				return err
+			}
+			_, err = a.Out.Write(text)
+			return err
+		},
+	}
 }

@@ -60,7 +60,7 @@ func fakeInit(_ context.Context, config node.Config) (node.InitResult, error) {
 	if err := os.MkdirAll(config.DataDir, 0o700); err != nil {
 		return node.InitResult{}, err
 	}
-	result.JoinCommand = "mqcluster join " + config.Mesh.Listen + " --token " + joinToken
+	result.JoinCommand, result.Token = "mqcluster join "+config.Mesh.Listen+" --token "+joinToken, joinToken
 	return result, selfSigned(config.DataDir)
 }
 
@@ -136,6 +136,11 @@ func openFake(ctx context.Context, config node.Config, logger *slog.Logger) (*fa
 	}
 	f.log.Info("the fake node serves")
 	return f, nil
+}
+
+// Ready implements Node.
+func (f *fakeNode) Ready() admin.Readiness {
+	return admin.Readiness{Lease: true, CaughtUp: true, Serving: true}
 }
 
 func (f *fakeNode) serve(config node.Config) error {

@@ -60,10 +60,8 @@ The token is what mqcluster init or mqcluster token create printed; --token - an
 		if err != nil {
 			return err
 		}
-		if config.File == "" {
-			if _, err := config.WriteFile(); err != nil {
-				return err
-			}
+		if err := a.keep(config); err != nil {
+			return err
 		}
 		if err := a.printJoined(&out, config, result, run); err != nil || !run {
 			return err

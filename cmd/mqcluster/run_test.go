@@ -9,10 +9,12 @@ import (
 	"net"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/mqcluster/mqcluster/admin"
 	"github.com/mqcluster/mqcluster/node"
 )
 
@@ -22,11 +24,18 @@ type stubNode struct {
 	asked chan struct{}
 	hang  chan struct{} // Close waits for it, if there is one
 	alive error
+	ready atomic.Bool
 }
 
 func (s *stubNode) Left() <-chan struct{}  { return s.left }
 func (s *stubNode) Asked() <-chan struct{} { return s.asked }
 func (s *stubNode) Live() error            { return s.alive }
+func (s *stubNode) Ready() admin.Readiness {
+	if !s.ready.Load() {
+		return admin.Readiness{Serving: true, Reasons: []string{"no lease"}}
+	}
+	return admin.Readiness{Lease: true, CaughtUp: true, Serving: true}
+}
 func (s *stubNode) Close() error {
 	if s.hang != nil {
 		<-s.hang
@@ -42,7 +51,7 @@ func TestNotify(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer systemd.Close()
-	stub := &stubNode{left: make(chan struct{})}
+	stub := &stubNode{left: make(chan struct{}), hang: make(chan struct{})}
 	app := fakeApp()
 	app.Env = []string{"NOTIFY_SOCKET=" + socket, "WATCHDOG_USEC=2000", "MQCLUSTER_NODE_ID=a", "MQCLUSTER_MESH_LISTEN=127.0.0.1:7883"}
 	app.Err = &bytes.Buffer{}
@@ -61,18 +70,41 @@ func TestNotify(t *testing.T) {
 		}
 		return string(text[:n])
 	}
-	if got := hear(); !strings.HasPrefix(got, "READY=1\n") {
-		t.Errorf("first %q", got)
+	if got, want := hear(), "EXTEND_TIMEOUT_USEC=60000000\nSTATUS=not ready: no lease"; got != want {
+		t.Errorf("first %q, want %q", got, want)
 	}
+	// It is alive, and not ready as long as /readyz does not say so.
+	if got := hear(); got != "WATCHDOG=1" {
+		t.Errorf("before it is ready %q", got)
+	}
+	stub.ready.Store(true)
+	after := func(want string) {
+		t.Helper()
+		got := hear()
+		for got == "WATCHDOG=1" {
+			got = hear()
+		}
+		if got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	after("READY=1\nSTATUS=serving")
 	if got := hear(); got != "WATCHDOG=1" {
 		t.Errorf("then %q", got)
 	}
+	// It is started once, whatever comes later.
+	stub.ready.Store(false)
+	after("STATUS=not ready: no lease")
+	stub.ready.Store(true)
+	after("STATUS=serving")
 	close(stub.left)
-	for got := hear(); !strings.HasPrefix(got, "STOPPING=1\n"); got = hear() {
-		if got != "WATCHDOG=1" {
-			t.Errorf("at the end %q", got)
-		}
+	// As long as the drain may take, and what is left over for the rest.
+	after("STOPPING=1\nSTATUS=sending clients away\nEXTEND_TIMEOUT_USEC=30000000")
+	// A drain that takes longer than the watchdog's time is not the end.
+	if got := hear(); got != "WATCHDOG=1" {
+		t.Errorf("while it stops %q", got)
 	}
+	close(stub.hang)
 	if code := <-ended; code != 0 {
 		t.Errorf("exit code %d", code)
 	}
@@ -98,11 +130,10 @@ func TestWatchdogInterval(t *testing.T) {
 func TestWatchdogStopsWithTheNode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
-		app := &App{Env: []string{"WATCHDOG_USEC=2000000"}}
 		ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
 		defer cancel()
 		stub := &stubNode{left: make(chan struct{}), alive: errors.New("apply stands still")}
-		app.wait(ctx, slog.New(slog.NewTextHandler(&log, nil)), newNotifier(nil), stub)
+		newService([]string{"WATCHDOG_USEC=2000000"}, slog.New(slog.NewTextHandler(&log, nil))).wait(ctx, stub)
 		if !strings.Contains(log.String(), "apply stands still") {
 			t.Error(log.String())
 		}
@@ -113,7 +144,7 @@ func TestCloseIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stub := &stubNode{hang: make(chan struct{})}
 		before := time.Now()
-		err := closeNode(stub, 30*time.Second)
+		err := newService(nil, slog.New(slog.DiscardHandler)).stop(stub, 30*time.Second)
 		if err == nil || !strings.Contains(err.Error(), "did not stop within 30s") || time.Since(before) != 30*time.Second {
 			t.Errorf("%v after %s", err, time.Since(before))
 		}

@@ -92,6 +92,19 @@ func (s *settings) loadNode() (*node.Loaded, error) {
 	return config, config.CheckMesh()
 }
 
+// keep writes what init or join was told to mqcluster.yaml in the data directory. A
+// file that was read stays as it is; what it lacks is said.
+func (a *App) keep(config *node.Loaded) error {
+	if config.File == "" {
+		_, err := config.WriteFile()
+		return err
+	}
+	if keys := config.Unwritten(); len(keys) > 0 {
+		fmt.Fprintf(a.Err, "warning: %s, which run will read, lacks %s: write it there\n", config.File, strings.Join(keys, ", "))
+	}
+	return nil
+}
+
 // lookup returns the text of a key in the flags or the environment.
 func (s *settings) lookup(name string) string {
 	for _, key := range node.Keys() {
