@@ -109,6 +109,13 @@ type clientRef struct {
 	Priority int    `json:"priority"`
 }
 
+func (a aclRef) rank() int {
+	if a.Type == SubscribeLiteral {
+		return 0
+	}
+	return 1
+}
+
 // ParseDynsec reads dynamic-security.json. The notes have a line for every
 // client, group, rule and default.
 func ParseDynsec(file string, data []byte) (*Dynsec, []Note, error) {
@@ -177,7 +184,10 @@ func (r *dynsecReader) roles() {
 		r.known[role.Rolename] = true
 		r.note(Taken, "it becomes role:"+role.Rolename, "role %q", role.Rolename)
 		acls := slices.Clone(role.ACLs)
-		slices.SortStableFunc(acls, func(a, b aclRef) int { return cmp.Compare(b.Priority, a.Priority) })
+		// Of a role, literal filters are looked at before patterns, whatever the priority.
+		slices.SortStableFunc(acls, func(a, b aclRef) int {
+			return cmp.Or(cmp.Compare(a.rank(), b.rank()), cmp.Compare(b.Priority, a.Priority))
+		})
 		out := DynsecRole{Name: role.Rolename}
 		for _, a := range acls {
 			acl := DynsecACL{Type: a.Type, Topic: a.Topic, Allow: a.Allow}
