@@ -34,10 +34,15 @@ import (
 
 // Level is the feature level of this binary: the newest command or setting that
 // it knows.
-const Level = levelZero
+const Level = LevelImport
 
 // Levels: 1 is the first version.
-const levelZero = 2 // the setting queue.qos0
+const (
+	levelZero = 2 // the setting queue.qos0
+	// LevelImport: SessionPut, UserPut.replaces, the actions receive and request of
+	// rules, and the subject anonymous.
+	LevelImport = 3
+)
 
 // Config of a Store.
 type Config struct {
