@@ -19,6 +19,7 @@ type Backend struct {
 	Sessions Sessions
 	Settings Settings
 	Clock    Clock
+	Importer Importer
 }
 
 // Cluster tells of the members and lets them go.

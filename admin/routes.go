@@ -36,6 +36,7 @@ const (
 	opClockStep   = "clock/step"
 	opSettingList = "setting/list"
 	opSettingSet  = "setting/set"
+	opImport      = "import"
 )
 
 // maxBody is the largest request and response, in bytes: a very long ACL, or
@@ -111,6 +112,9 @@ func (s *Server) apiHandler(b Backend) http.Handler {
 	if e := b.Settings; e != nil {
 		read(s, mux, opSettingList, func(ctx context.Context, r named) ([]Setting, error) { return e.ListSettings(ctx, r.Name) })
 		change(s, mux, opSettingSet, e.SetSetting)
+	}
+	if i := b.Importer; i != nil {
+		change(s, mux, opImport, i.Import)
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeError(w, &Error{NotFound, fmt.Sprintf("this node has no operation %s %s: use the mqcluster of the same version", r.Method, r.URL.Path)})
