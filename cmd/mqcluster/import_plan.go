@@ -163,8 +163,11 @@ func (p *importPlan) readDatabase() error {
 	return nil
 }
 
+// maxImported is the largest payload that fits into a batch, in bytes.
+const maxImported = 8 << 20
+
 func (p *importPlan) planRetained(db *mosquitto.Database) {
-	system, expired := 0, 0
+	system, expired, huge := 0, 0, 0
 	for _, m := range db.Retained {
 		out, alive := p.message(m)
 		switch {
@@ -172,6 +175,8 @@ func (p *importPlan) planRetained(db *mosquitto.Database) {
 			system++
 		case !alive:
 			expired++
+		case len(m.Payload) > maxImported:
+			huge++
 		default:
 			out.QoS = m.QoS
 			p.retained = append(p.retained, out)
@@ -185,6 +190,7 @@ func (p *importPlan) planRetained(db *mosquitto.Database) {
 	count(len(p.retained), mosquitto.Taken, "", "retained here")
 	count(system, mosquitto.NotNeeded, " of $SYS", "the nodes publish their own")
 	count(expired, mosquitto.NotNeeded, " that have expired", "nobody would get them")
+	count(huge, mosquitto.NotSupported, " of more than 8 MiB", "publish them again, in parts where they have more than 16 MiB")
 }
 
 // message converts all but what is of one delivery; it tells whether the message
@@ -227,11 +233,15 @@ func (p *importPlan) planSession(db *mosquitto.Database, c *mosquitto.Client) (m
 			Filter: sub.Filter, QoS: sub.QoS, ID: sub.ID, NoLocal: sub.NoLocal, RetainAsPublished: sub.RetainAsPublished,
 		})
 	}
-	var zero int
+	var zero, huge int
 	for _, q := range c.Queue {
 		m, alive := p.message(q.Message)
 		if q.QoS == 0 {
 			zero++
+		}
+		if len(m.Payload) > maxImported {
+			huge++
+			continue
 		}
 		if q.QoS == 0 || !alive && q.State == mosquitto.Waiting {
 			continue
@@ -262,6 +272,9 @@ func (p *importPlan) planSession(db *mosquitto.Database, c *mosquitto.Client) (m
 	}
 	if zero > 0 {
 		why += fmt.Sprintf("; %d messages of QoS 0 stay behind", zero)
+	}
+	if huge > 0 {
+		why += fmt.Sprintf("; %d messages of more than 8 MiB stay behind", huge)
 	}
 	return mosquitto.Taken, why
 }
