@@ -94,7 +94,7 @@ keyfile /k.pem
 cafile /ca.pem
 require_certificate true
 use_identity_as_username true
-tls_version tlsv1.3
+tls_version tlsv1.2
 ciphers ECDHE-RSA-AES256-GCM-SHA384
 max_connections 10
 listener 1883 127.0.0.1
@@ -117,7 +117,7 @@ log_type all
 	var out strings.Builder
 	app := fakeApp()
 	app.Out, app.Err = &out, &out
-	if code := app.Main(t.Context(), []string{"config", "show", "--config", file, "-o", "json"}); code != 0 {
+	if code := app.Main(t.Context(), []string{"config", "show", "--config", file}); code != 0 {
 		t.Fatalf("%s\n%s", out.String(), p.fragment())
 	}
 	for _, want := range []string{"0.0.0.0:8883", "127.0.0.1:1883", "0.0.0.0:9001", "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384", "65535"} {

@@ -55,7 +55,7 @@ func (p *importPlan) fragment() string {
 		if l.MinTLS != "" {
 			line("      min_version: %s", strconv.Quote(l.MinTLS))
 		}
-		if len(l.Ciphers) > 0 {
+		if len(l.Ciphers) > 0 && l.MinTLS != "1.3" { // whose suites are fixed
 			line("      ciphers: [%s]", strings.Join(l.Ciphers, ", "))
 		}
 	}
