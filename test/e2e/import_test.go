@@ -293,8 +293,13 @@ func probe(address, user, pass, id string) (string, error) {
 	}
 	var b strings.Builder
 	for i, topic := range importTopics {
-		put, err := c.PublishAcked(rawmqtt.Publish{Topic: topic, QoS: 1, ID: uint16(2 + i), Payload: []byte("probe")})
+		// One connection for each: mosquitto may close it after a denied one.
+		p, _, err := dialAs(address, user, pass, rawmqtt.Connect{Version: 5, ClientID: id, CleanStart: true, KeepAlive: 60})
 		if err != nil {
+			return b.String(), err
+		}
+		put, err := p.PublishAcked(rawmqtt.Publish{Topic: topic, QoS: 1, ID: 1, Payload: []byte("probe")})
+		if err = errors.Join(err, p.Close()); err != nil {
 			return b.String(), err
 		}
 		fmt.Fprintf(&b, "%s: subscribes %v, reads %v, writes %v\n", topic, ack.Reasons[i] < 0x80, read[topic], put.Reason < 0x80)
