@@ -71,7 +71,7 @@ func TestOperations(t *testing.T) {
 	if diff := cmp.Diff(requests, f.calls); diff != "" {
 		t.Error(diff)
 	}
-	if want := (ImportResult{Change: Change{Index: 12, NotApplied: []string{}}, Added: 2}); !cmp.Equal(want, change) {
+	if want := (UserImportResult{Change: Change{Index: 12, NotApplied: []string{}}, Added: 2}); !cmp.Equal(want, change) {
 		t.Errorf("change: %+v", change)
 	}
 }

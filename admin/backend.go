@@ -21,6 +21,7 @@ type Backend struct {
 	Clock    Clock
 	Backups  Backups
 	Balance  Balance
+	Importer Importer
 }
 
 // Cluster tells of the members and lets them go.
@@ -48,7 +49,7 @@ type Users interface {
 	// ImportUsers adds or changes up to MaxImport users at once. Where one of
 	// them is not valid, none is changed; where the cluster fails on the way, some
 	// may be, and the same import again finishes it.
-	ImportUsers(ctx context.Context, r UserImport) (ImportResult, error)
+	ImportUsers(ctx context.Context, r UserImport) (UserImportResult, error)
 	// ListUsers returns the users sorted by name; with a name only that one, or
 	// a NotFound error.
 	ListUsers(ctx context.Context, name string) ([]User, error)
@@ -246,9 +247,9 @@ type UserEntry struct {
 	Hash     string `json:"hash,omitempty"`
 }
 
-// ImportResult counts the users. Those that had this password and these roles
+// UserImportResult counts the users. Those that had this password and these roles
 // already are unchanged, and their clients stay.
-type ImportResult struct {
+type UserImportResult struct {
 	Change
 	Added     int `json:"added"`
 	Changed   int `json:"changed"`

@@ -128,8 +128,8 @@ func (c *Client) RemoveUser(ctx context.Context, name string) (Change, error) {
 }
 
 // ImportUsers is Users.ImportUsers.
-func (c *Client) ImportUsers(ctx context.Context, r UserImport) (ImportResult, error) {
-	return call[ImportResult](ctx, c, opUserImport, r)
+func (c *Client) ImportUsers(ctx context.Context, r UserImport) (UserImportResult, error) {
+	return call[UserImportResult](ctx, c, opUserImport, r)
 }
 
 // ListUsers is Users.ListUsers.

@@ -68,13 +68,13 @@ func (f *fake) SetUser(_ context.Context, r UserSet) (Change, error) {
 	return f.record(r)
 }
 func (f *fake) RemoveUser(_ context.Context, name string) (Change, error) { return f.record(name) }
-func (f *fake) ImportUsers(_ context.Context, r UserImport) (ImportResult, error) {
+func (f *fake) ImportUsers(_ context.Context, r UserImport) (UserImportResult, error) {
 	r.Users = slices.Clone(r.Users)
 	for i := range r.Users {
 		r.Users[i].Password = bytes.Clone(r.Users[i].Password) // the handler wipes its own
 	}
 	c, err := f.record(r)
-	return ImportResult{Change: c, Added: len(r.Users)}, err
+	return UserImportResult{Change: c, Added: len(r.Users)}, err
 }
 func (f *fake) ListUsers(_ context.Context, name string) ([]User, error) {
 	return []User{{Name: name}}, f.err

@@ -38,6 +38,7 @@ const (
 	opClockStep   = "clock/step"
 	opSettingList = "setting/list"
 	opSettingSet  = "setting/set"
+	opImport      = "import"
 )
 
 // maxBody is the largest request and response, in bytes: a very long ACL, or
@@ -83,7 +84,7 @@ func (s *Server) apiHandler(b Backend) http.Handler {
 			return u.SetUser(ctx, r)
 		})
 		change(s, mux, opUserRemove, func(ctx context.Context, r named) (Change, error) { return u.RemoveUser(ctx, r.Name) })
-		change(s, mux, opUserImport, func(ctx context.Context, r UserImport) (ImportResult, error) {
+		change(s, mux, opUserImport, func(ctx context.Context, r UserImport) (UserImportResult, error) {
 			defer func() {
 				for _, e := range r.Users {
 					clear(e.Password)
@@ -127,6 +128,9 @@ func (s *Server) apiHandler(b Backend) http.Handler {
 	}
 	if e := b.Backups; e != nil {
 		mux.HandleFunc("POST /v1/"+opBackup, s.serveBackup(e))
+	}
+	if i := b.Importer; i != nil {
+		change(s, mux, opImport, i.Import)
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeError(w, &Error{NotFound, fmt.Sprintf("this node has no operation %s %s: use the mqcluster of the same version", r.Method, r.URL.Path)})

@@ -28,7 +28,7 @@ func (e Explanation) String() string {
 }
 
 // Explain says what Rights decide, and why. For Subscribe, target is a filter
-// (a topic, to ask about its delivery); for Publish a topic. Both needs both to
+// (Receive asks about the delivery of a topic); for Publish a topic. Both needs both to
 // be allowed and explains the one that is not.
 func (p *Policy) Explain(user, clientID string, action Action, target string) Explanation {
 	if action == Both {
@@ -47,7 +47,7 @@ func (p *Policy) Explain(user, clientID string, action Action, target string) Ex
 	switch action {
 	case Publish:
 		err = routing.ValidTopic(target)
-	case Subscribe:
+	case Subscribe, Request, Receive:
 		err = routing.ValidFilter(target)
 		_, inner, _ = routing.SplitShared(target)
 	default:
@@ -87,7 +87,7 @@ type explainer struct {
 func (x *explainer) find(sets []*ruleset, e *Explanation) bool {
 	for _, s := range sets {
 		for i, r := range s.acl.Rules {
-			if r.Action&x.action == 0 || r.Validate() != nil {
+			if r.Action&x.deciding() == 0 || r.Validate() != nil {
 				continue
 			}
 			filter, never := expand(r.Filter, x.user, x.clientID)
@@ -106,6 +106,18 @@ func (x *explainer) find(sets []*ruleset, e *Explanation) bool {
 		}
 	}
 	return false
+}
+
+// deciding returns the actions of the rules that count: of a subscription, those
+// about its filter, unless deliveries are asked about.
+func (x *explainer) deciding() Action {
+	switch x.action {
+	case Subscribe, Request:
+		return ofFilter
+	case Receive:
+		return ofDelivery
+	}
+	return x.action
 }
 
 func (x *explainer) notes() string {

@@ -107,15 +107,22 @@ func parseHash(hash string) (passwordHash, error) {
 	if !ok || !more {
 		return nil, fmt.Errorf("%w: it does not begin with $FORMAT$", ErrHash)
 	}
+	var h passwordHash
+	var err error
 	switch format {
 	case "argon2id":
-		h, err := parseArgon(rest)
-		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrHash, err)
-		}
-		return h, nil
+		h, err = parseArgon(rest)
+	case "6":
+		h, err = parseSHA512(rest)
+	case "7":
+		h, err = parsePBKDF2(rest)
+	default:
+		return nil, fmt.Errorf("%w: format %.20q is unknown, possible are argon2id, 6 and 7", ErrHash, format)
 	}
-	return nil, fmt.Errorf("%w: format %.20q is unknown, possible is argon2id", ErrHash, format)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrHash, err)
+	}
+	return h, nil
 }
 
 type argonHash struct {

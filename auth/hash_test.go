@@ -70,7 +70,8 @@ func TestForgedHashes(t *testing.T) {
 		"":                                       "$FORMAT$",
 		"plain":                                  "$FORMAT$",
 		"$argon2id":                              "$FORMAT$",
-		"$6$salt$sum":                            `"6" is unknown`,
+		"$6$salt$sum":                            "the sum is not base64 of 64 bytes",
+		"$5$salt$sum":                            `"5" is unknown`,
 		"$argon2i$v=19$m=256,t=2,p=1" + tail:     "is unknown",
 		"$argon2id$v=16$m=256,t=2,p=1" + tail:    "version",
 		"$argon2id$m=256,t=2,p=1" + tail:         "parts",
@@ -110,6 +111,8 @@ func FuzzHash(f *testing.F) {
 	f.Add(reference)
 	f.Add("$argon2id$v=19$m=999999,t=2,p=1$c29tZXNhbHQ$nf65")
 	f.Add("$6$salt$sum")
+	f.Add(pbkdf2Hash)
+	f.Add(sha512Hash)
 	f.Fuzz(func(t *testing.T, hash string) {
 		canonical, err := auth.Reformat(hash)
 		if err != nil {

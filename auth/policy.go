@@ -116,7 +116,7 @@ func (u User) clone() *User {
 }
 
 // chain returns the rules that count for a user, in order. The name "" is nobody
-// and has no rules but those of everyone; a disabled user has none at all.
+// and has the rules of Anonymous and everyone; a disabled user has none at all.
 func (p *Policy) chain(name string) (sets []*ruleset, disabled bool) {
 	u, known := p.users.get(name)
 	if known && u.Disabled {
@@ -127,7 +127,9 @@ func (p *Policy) chain(name string) (sets []*ruleset, disabled bool) {
 			sets = append(sets, s)
 		}
 	}
-	if name != "" {
+	if name == "" {
+		add(Anonymous)
+	} else {
 		add(UserSubject(name))
 	}
 	if known {

@@ -12,6 +12,7 @@ import (
 type Rights struct {
 	publish   [][]check // one list per subject, in the order that counts
 	subscribe [][]check
+	receive   [][]check
 }
 
 // Rights returns what the user may do as that client id. A user that the policy
@@ -22,17 +23,21 @@ func (p *Policy) Rights(user, clientID string) *Rights {
 	r := &Rights{
 		publish:   make([][]check, 0, len(sets)),
 		subscribe: make([][]check, 0, len(sets)),
+		receive:   make([][]check, 0, len(sets)),
 	}
 	for _, s := range sets {
-		publish, subscribe := s.publish, s.subscribe
+		c := s.checks
 		if s.template {
-			publish, subscribe = compile(s.acl.Rules, user, clientID)
+			c = compile(s.acl.Rules, user, clientID)
 		}
-		if len(publish) > 0 {
-			r.publish = append(r.publish, publish)
+		if len(c.publish) > 0 {
+			r.publish = append(r.publish, c.publish)
 		}
-		if len(subscribe) > 0 {
-			r.subscribe = append(r.subscribe, subscribe)
+		if len(c.subscribe) > 0 {
+			r.subscribe = append(r.subscribe, c.subscribe)
+		}
+		if len(c.receive) > 0 {
+			r.receive = append(r.receive, c.receive)
 		}
 	}
 	return r
@@ -43,7 +48,7 @@ func (r *Rights) MayPublish(topic string) bool { return mayTopic(r.publish, topi
 
 // MayReceive tells whether a message of topic may be delivered to the client. A
 // deny rule inside a filter that the client may subscribe to holds by it.
-func (r *Rights) MayReceive(topic string) bool { return mayTopic(r.subscribe, topic) }
+func (r *Rights) MayReceive(topic string) bool { return mayTopic(r.receive, topic) }
 
 // MaySubscribe tells whether the client may subscribe to filter; of a shared one
 // the inner filter counts. A rule decides if it covers the whole filter.
@@ -80,8 +85,13 @@ func mayTopic(lists [][]check, topic string) bool {
 type ruleset struct {
 	acl ACL
 	// template: some rule has %u or %c, so that the checks are made per client.
-	template           bool
-	publish, subscribe []check
+	template bool
+	checks
+}
+
+// checks are the rules of a subject by what they decide on.
+type checks struct {
+	publish, subscribe, receive []check
 }
 
 func newRuleset(a ACL) *ruleset {
@@ -90,7 +100,7 @@ func newRuleset(a ACL) *ruleset {
 		s.template = s.template || strings.Contains(r.Filter, "%u") || strings.Contains(r.Filter, "%c")
 	}
 	if !s.template {
-		s.publish, s.subscribe = compile(s.acl.Rules, "", "")
+		s.checks = compile(s.acl.Rules, "", "")
 	}
 	return s
 }
@@ -107,7 +117,8 @@ type check struct {
 
 // compile makes the checks of rules for a client, in order. Rules that cannot
 // match are left out.
-func compile(rules []Rule, user, clientID string) (publish, subscribe []check) {
+func compile(rules []Rule, user, clientID string) (out checks) {
+	split := slices.ContainsFunc(rules, func(r Rule) bool { return r.Action == Receive || r.Action == Request })
 	for _, r := range rules {
 		filter, never := expand(r.Filter, user, clientID)
 		if never != "" || r.Validate() != nil {
@@ -115,13 +126,19 @@ func compile(rules []Rule, user, clientID string) (publish, subscribe []check) {
 		}
 		c := newCheck(filter, r.Allow)
 		if r.Action&Publish != 0 {
-			publish = append(publish, c)
+			out.publish = append(out.publish, c)
 		}
-		if r.Action&Subscribe != 0 {
-			subscribe = append(subscribe, c)
+		if r.Action&ofFilter != 0 {
+			out.subscribe = append(out.subscribe, c)
+		}
+		if split && r.Action&ofDelivery != 0 {
+			out.receive = append(out.receive, c)
 		}
 	}
-	return publish, subscribe
+	if !split {
+		out.receive = out.subscribe
+	}
+	return out
 }
 
 func newCheck(filter string, allow bool) check {

@@ -13,12 +13,26 @@ import (
 // Action is what a rule is about; a set of bits.
 type Action byte
 
-// The actions. Subscribe is about subscriptions and about what is delivered.
+// The actions. Subscribe is about subscriptions and about what is delivered;
+// Request is about subscriptions alone and Receive about deliveries alone, for
+// rights such as mosquitto's, where a client may subscribe to # and gets what it
+// may read.
 const (
 	Publish   Action = 1
 	Subscribe Action = 2
 	Both      Action = Publish | Subscribe
+	Receive   Action = 4
+	Request   Action = 8
 )
+
+// The actions that decide on a SUBSCRIBE and on a delivery.
+const (
+	ofFilter   = Subscribe | Request
+	ofDelivery = Subscribe | Receive
+)
+
+// Wide tells whether members of feature level 1 and 2 know the action.
+func (a Action) Wide() bool { return a >= Publish && a <= Both }
 
 // String returns the word of the rule language.
 func (a Action) String() string {
@@ -29,6 +43,10 @@ func (a Action) String() string {
 		return "subscribe"
 	case Both:
 		return "both"
+	case Receive:
+		return "receive"
+	case Request:
+		return "request"
 	}
 	return "action(" + strconv.Itoa(int(a)) + ")"
 }
@@ -42,8 +60,12 @@ func ParseAction(word string) (Action, error) {
 		return Subscribe, nil
 	case "both":
 		return Both, nil
+	case "receive":
+		return Receive, nil
+	case "request":
+		return Request, nil
 	}
-	return 0, fmt.Errorf("action %.40q is unknown: write publish, subscribe or both", word)
+	return 0, fmt.Errorf("action %.40q is unknown: write publish, subscribe or both, or receive or request for half of subscribe", word)
 }
 
 // Rule allows or denies an action on what Filter matches. In Filter, %u stands
@@ -56,8 +78,8 @@ type Rule struct {
 
 // Validate tells whether r can be part of an ACL.
 func (r Rule) Validate() error {
-	if r.Action < Publish || r.Action > Both {
-		return fmt.Errorf("%v is unknown: write publish, subscribe or both", r.Action)
+	if !r.Action.Wide() && r.Action != Receive && r.Action != Request {
+		return fmt.Errorf("%v is unknown: write publish, subscribe, both, receive or request", r.Action)
 	}
 	if !utf8.ValidString(r.Filter) {
 		return fmt.Errorf("filter %.40q is not UTF-8", r.Filter)

@@ -103,8 +103,8 @@ func TestNames(t *testing.T) {
 	if auth.ValidSubject("*") != nil || auth.ValidSubject("group:x") == nil {
 		t.Error("ValidSubject")
 	}
-	bad := auth.ACL{Subject: "x", Rules: []auth.Rule{{Action: 1, Filter: "a"}, {Action: 4, Filter: "a"}, {Action: 1, Filter: "a#"}}}
-	if err := bad.Validate(); err == nil || !strings.Contains(err.Error(), "rule 2: action(4)") || !strings.Contains(err.Error(), "rule 3: filter") {
+	bad := auth.ACL{Subject: "x", Rules: []auth.Rule{{Action: 1, Filter: "a"}, {Action: 5, Filter: "a"}, {Action: 1, Filter: "a#"}}}
+	if err := bad.Validate(); err == nil || !strings.Contains(err.Error(), "rule 2: action(5)") || !strings.Contains(err.Error(), "rule 3: filter") {
 		t.Error(err)
 	}
 }

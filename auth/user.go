@@ -52,6 +52,9 @@ const (
 	rolePrefix = "role:"
 	// Everyone is the subject whose rules count for all, after their own.
 	Everyone = "*"
+	// Anonymous is the subject whose rules count for clients without a user, before
+	// those of Everyone.
+	Anonymous = "anonymous"
 )
 
 // UserSubject returns the subject of a user's own rules.
@@ -68,15 +71,15 @@ func ValidSubject(subject string) error {
 	if name, ok := strings.CutPrefix(subject, rolePrefix); ok {
 		return ValidRole(name)
 	}
-	if subject != Everyone {
-		return fmt.Errorf("subject %.40q is none: write user:NAME, role:NAME or * for everyone", subject)
+	if subject != Everyone && subject != Anonymous {
+		return fmt.Errorf("subject %.40q is none: write user:NAME, role:NAME or * for everyone, or anonymous for clients without a user", subject)
 	}
 	return nil
 }
 
 // ACL are the rules of one subject, in the order in which they count.
 type ACL struct {
-	Subject string // "user:NAME", "role:NAME" or "*"
+	Subject string // "user:NAME", "role:NAME", "anonymous" or "*"
 	Rules   []Rule
 }
 

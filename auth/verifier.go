@@ -10,10 +10,11 @@ import (
 // Verifier verifies passwords, a bounded number at a time, on the goroutines of
 // its callers. It is safe for concurrent use and has nothing to close.
 type Verifier struct {
-	memory  *Memory       // nil: nothing is remembered
-	slots   chan struct{} // one per verification under way
-	pending chan struct{} // one per verification under way or waiting
-	dummy   atomic.Pointer[argonHash]
+	memory  *Memory                   // nil: nothing is remembered
+	renew   Renew                     // nil: foreign hashes stay
+	slots   chan struct{}             // one per verification under way
+	pending chan struct{}             // one per verification under way or waiting
+	dummy   atomic.Pointer[argonHash] // its Params are those of new hashes
 
 	hashed, remembered atomic.Uint64
 }
@@ -24,11 +25,21 @@ func (v *Verifier) Checks() (hashed, remembered uint64) {
 	return v.hashed.Load(), v.remembered.Load()
 }
 
+// Renew is asked when a password was verified by a hash of a foreign form. To
+// have it replaced it returns a func, which is then called with a new hash of the
+// password; nil says no, for one that is being replaced already. Neither may
+// block.
+type Renew func(user, old string) func(hash string)
+
 // Option is a further setting of NewVerifier.
 type Option func(*Verifier)
 
 // WithMemory lets the Verifier ask m first and tell it what it found out.
 func WithMemory(m *Memory) Option { return func(v *Verifier) { v.memory = m } }
+
+// WithRenew lets the Verifier replace hashes of foreign forms by r, at the cost of
+// one more hash in that login.
+func WithRenew(r Renew) Option { return func(v *Verifier) { v.renew = r } }
 
 // NewVerifier returns a Verifier that computes up to workers hashes at once, at
 // least one, and lets up to queue more callers wait.
@@ -99,10 +110,33 @@ func (v *Verifier) Verify(ctx context.Context, user string, version uint64, hash
 	}
 	v.hashed.Add(1)
 	ok := h.verify(password) && hash != ""
+	if Foreign(hash) {
+		v.foreign(user, hash, password, ok)
+	}
 	if ok && v.memory != nil {
 		v.memory.Remember(user, version, password)
 	}
 	return ok, nil
+}
+
+// foreign does what follows a foreign hash: it makes a new one of the right
+// password, or takes the time of one, so that how long a refusal takes does not
+// tell that there is such a user.
+func (v *Verifier) foreign(user, hash string, password []byte, ok bool) {
+	dummy := v.dummy.Load()
+	if !ok {
+		dummy.verify(password)
+		return
+	}
+	if v.renew == nil {
+		return
+	}
+	if replace := v.renew(user, hash); replace != nil {
+		// Without a new hash the old one goes on working.
+		if fresh, err := Hash(password, dummy.Params); err == nil {
+			replace(fresh)
+		}
+	}
 }
 
 // Authenticate tells whether the password proves the user under p: nil if it

@@ -58,6 +58,13 @@ func (a *applier) userPut(c *logpb.UserPut, r *Result) error {
 	if old != nil {
 		u = proto.CloneOf(old)
 	}
+	if c.Replaces != "" {
+		if u.Hash != c.Replaces || c.Hash == nil {
+			return nil // somebody was first
+		}
+		u.Hash = *c.Hash // and Version stays: the password is the same
+		c = &logpb.UserPut{Name: c.Name}
+	}
 	if c.Hash != nil && *c.Hash != u.Hash {
 		u.Hash, u.Version = *c.Hash, uint64(r.Pos)
 	}

@@ -243,6 +243,8 @@ func (a *applier) item(from owner, it *logpb.Item) (Result, error) {
 		a.outbound(k.Outbound, &r)
 	case *logpb.Item_SessionEnd:
 		a.sessionEnd(k.SessionEnd, &r)
+	case *logpb.Item_SessionPut:
+		a.sessionPut(k.SessionPut, &r)
 	default:
 		return r, a.adminItem(it, &r)
 	}

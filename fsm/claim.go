@@ -30,6 +30,7 @@ func (a *applier) claim(from owner, c *logpb.Claim, r *Result) {
 	}
 	present := s != nil
 	if present {
+		a.forgetDeposits(s)
 		a.back(s, r.Pos)
 	} else {
 		s = &sess{client: c.Client, incarnation: uint64(r.Pos), rec: &logpb.Session{Client: c.Client, Incarnation: uint64(r.Pos)}}

@@ -3,6 +3,7 @@ package fsm
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/mqcluster/mqcluster/fsm/logpb"
@@ -138,6 +139,9 @@ func (c *Contents) count(k, v []byte) error {
 		_, filter, _ := cutClient(string(k[1:]))
 		if filter == "" || rec.Subscription.GetFilter() != filter {
 			return errors.New("it is of another filter")
+		}
+		if strings.HasPrefix(filter, depositPrefix) {
+			return nil
 		}
 		return routing.ValidFilter(filter)
 	case keyCursor:

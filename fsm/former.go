@@ -52,7 +52,9 @@ func (st *state) addFormer(f *logpb.Former) {
 
 func former(f *logpb.Former) formerKey { return formerKey{f.Client, f.Epoch} }
 
-func (k formerKey) key() []byte { return append(appendClient(keyFormer, k.client), uint64Value(k.epoch)...) }
+func (k formerKey) key() []byte {
+	return append(appendClient(keyFormer, k.client), uint64Value(k.epoch)...)
+}
 
 // settleFormer decides about a will that waits, if it still does.
 func (a *applier) settleFormer(k formerKey, fire bool) {

@@ -34,12 +34,15 @@ import (
 
 // Level is the feature level of this binary: the newest command or setting that
 // it knows.
-const Level = levelFormer
+const Level = LevelImport
 
 // Levels: 1 is the first version.
 const (
 	levelZero   = 2 // the setting queue.qos0
 	levelFormer = 3 // the will of a connection that is taken over waits for how it ended
+	// LevelImport: SessionPut, UserPut.replaces, the actions receive and request of
+	// rules, and the subject anonymous.
+	LevelImport = 4
 )
 
 // Config of a Store.

@@ -219,6 +219,40 @@ func goldenZero(r *tape, pe uint64) {
 	r.publish("b", "pub2", pe, "z/2", "waits after that", 0)
 }
 
+// goldenImport has what comes from another broker: a session with messages in
+// every state, of which a client takes the first, rights and a hash that is made
+// anew.
+func goldenImport(r *tape) {
+	admin := func(it *logpb.Item) { r.admin("a", it) }
+	foreign, fresh := "$6$AAAA$BBBB", "$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$aGFzaA"
+	admin(&logpb.Item{Kind: &logpb.Item_UserPut{UserPut: &logpb.UserPut{Name: "old", Hash: &foreign, Create: true}}})
+	for range 2 {
+		admin(&logpb.Item{Kind: &logpb.Item_UserPut{UserPut: &logpb.UserPut{Name: "old", Hash: &fresh, Replaces: foreign, Update: true}}})
+	}
+	admin(&logpb.Item{Kind: &logpb.Item_AclPut{AclPut: &logpb.AclPut{Subject: "anonymous", Rules: []*logpb.Rule{{Allow: true, Action: 4, Filter: "a/#"}, {Allow: true, Action: 8, Filter: "#"}}}}})
+	minute := uint32(60)
+	put := func(c *logpb.SessionPut) { admin(&logpb.Item{Kind: &logpb.Item_SessionPut{SessionPut: c}}) }
+	put(&logpb.SessionPut{
+		Client: "m1", User: "old", Expiry: 3600, Remaining: 1800, Protocol: 5,
+		Subscriptions: []*logpb.Subscription{{Filter: "m/#", Qos: 2, Id: 3}, {Filter: "zero", Qos: 0}},
+		Deposits: []*logpb.Deposit{
+			{Topic: "m/1", Payload: []byte("sent"), Qos: 1, PacketId: 4},
+			{Topic: "m/2", Payload: []byte("sent twice"), Qos: 2, PacketId: 5, State: 1, Subscription: 3},
+			{Topic: "m/3", Payload: []byte("received"), Qos: 2, PacketId: 6, State: 2},
+		},
+		Incoming: []*logpb.Deposit{{Topic: "x/1", Payload: []byte("half way"), Qos: 2, PacketId: 9, Publisher: "m1"}},
+	})
+	more := &logpb.SessionPut{Client: "m1", From: 3, Deposits: []*logpb.Deposit{
+		{Topic: "m/4", Payload: []byte("waits"), Qos: 1, Properties: []byte{1, 1}, Retain: true, Publisher: "p", Expiry: &minute},
+	}}
+	put(more)
+	put(more) // which comes too late
+	put(&logpb.SessionPut{Client: "m2", Expiry: session.Never, Deposits: []*logpb.Deposit{{Topic: "m/5", Qos: 1}}})
+	_, e := r.connect("a", &logpb.Claim{Client: "m2", Expiry: session.Never, Protocol: 4})
+	admin(&logpb.Item{Kind: &logpb.Item_Release{Release: &logpb.Release{Client: "m2", Epoch: e, Cursor: uint64(session.At(r.index, 0))}}})
+	r.connect("a", &logpb.Claim{Client: "m2", Expiry: session.Never, Protocol: 4})
+}
+
 // goldenLog writes a log with every command, and every field of those that keep
 // something.
 func goldenLog(r *tape) []*raft.Log {
@@ -311,6 +345,7 @@ func goldenLog(r *tape) []*raft.Log {
 	r.publish("b", "pub2", pe, "x/1", "the last", 1)
 	goldenZero(r, pe)
 	goldenFormer(r)
+	goldenImport(r)
 	return r.logs
 }
 

@@ -27,11 +27,7 @@ func (a *applier) subscribe(c *logpb.Subscribe, r *Result) {
 				n.since = old.since
 			}
 		} else {
-			n.filter = a.fresh(n.Filter, a.lastFilter+1)
-			if n.filter.id > a.lastFilter {
-				a.lastFilter = n.filter.id
-				a.set([]byte(metaFilter), uint64Value(a.lastFilter))
-			}
+			n.filter = a.freshFilter(n.Filter)
 		}
 		n.zero = a.wantsZero(s, n)
 		switch {

@@ -27,7 +27,7 @@ func (n *Node) openAuth(context.Context) error {
 	workers := n.hashWorkers()
 	n.shared = make(chan auth.Entry, 1024)
 	n.memory = auth.NewMemory(auth.MemoryConfig{OnRemember: n.share})
-	n.verifier = auth.NewVerifier(workers, workers*verifyQueue, auth.WithMemory(n.memory))
+	n.verifier = auth.NewVerifier(workers, workers*verifyQueue, auth.WithMemory(n.memory), auth.WithRenew(n.renewHash))
 	n.secrets = &secrets{use: n.useSecrets}
 	if err := n.countChecks(); err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 
 	"github.com/mqcluster/mqcluster/admin"
 	"github.com/mqcluster/mqcluster/auth"
+	"github.com/mqcluster/mqcluster/fsm"
 	"github.com/mqcluster/mqcluster/fsm/logpb"
 	mtls "github.com/mqcluster/mqcluster/tls"
 )
@@ -27,13 +28,14 @@ var (
 	_ admin.Clock    = backend{}
 	_ admin.Backups  = backend{}
 	_ admin.Balance  = backend{}
+	_ admin.Importer = backend{}
 	_ admin.Health   = health{}
 )
 
 func (n *Node) openAdmin(ctx context.Context) (err error) {
 	b := backend{n}
 	n.admin, err = admin.Open(ctx, admin.Config{Socket: n.cfg.Admin.Socket, HealthListen: n.cfg.Health.Listen}, admin.Deps{
-		Backend: admin.Backend{Cluster: b, Tokens: b, Users: b, Acls: b, Certs: b, Sessions: b, Settings: b, Clock: b, Backups: b, Balance: b},
+		Backend: admin.Backend{Cluster: b, Tokens: b, Users: b, Acls: b, Certs: b, Sessions: b, Settings: b, Clock: b, Backups: b, Balance: b, Importer: b},
 		Health:  health{n}, Gatherer: n.reg, Logger: n.log,
 	})
 	if err != nil {
@@ -252,6 +254,16 @@ func (b backend) SetAcl(ctx context.Context, r admin.Acl) (admin.Change, error) 
 			return admin.Change{}, invalid(err)
 		}
 		put.Rules = append(put.Rules, &logpb.Rule{Allow: rule.Allow, Action: uint32(rule.Action), Filter: rule.Filter})
+		if !rule.Action.Wide() {
+			if err := b.n.everyoneAt(fsm.LevelImport, "a rule about "+rule.Action.String()); err != nil {
+				return admin.Change{}, err
+			}
+		}
+	}
+	if r.Subject == auth.Anonymous {
+		if err := b.n.everyoneAt(fsm.LevelImport, "the subject anonymous"); err != nil {
+			return admin.Change{}, err
+		}
 	}
 	return b.change(ctx, &logpb.Item{Kind: &logpb.Item_AclPut{AclPut: put}})
 }

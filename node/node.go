@@ -60,6 +60,7 @@ type Node struct {
 	verifier  *auth.Verifier
 	memory    *auth.Memory
 	secrets   *secrets
+	renewals  renewals
 	recheck   chan struct{} // users changed
 	proofs    proofs
 	ghosts    map[string]session.Pos // of releaseGhosts alone

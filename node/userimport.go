@@ -19,8 +19,8 @@ import (
 const importProposals = 64
 
 // ImportUsers implements admin.Users.
-func (b backend) ImportUsers(ctx context.Context, r admin.UserImport) (admin.ImportResult, error) {
-	out := admin.ImportResult{Change: admin.Change{NotApplied: []string{}}}
+func (b backend) ImportUsers(ctx context.Context, r admin.UserImport) (admin.UserImportResult, error) {
+	out := admin.UserImportResult{Change: admin.Change{NotApplied: []string{}}}
 	if err := checkImport(r); err != nil {
 		return out, invalid(err)
 	}
@@ -70,7 +70,7 @@ func checkImport(r admin.UserImport) error {
 // planImport returns the changes that the import makes, and counts them. Hashes
 // are computed as many at a time as passwords are checked, so that an import
 // leaves the other cores to the clients.
-func (n *Node) planImport(ctx context.Context, r admin.UserImport, out *admin.ImportResult) ([]*logpb.Item, error) {
+func (n *Node) planImport(ctx context.Context, r admin.UserImport, out *admin.UserImportResult) ([]*logpb.Item, error) {
 	policy := n.store.Policy()
 	hashes := make([]string, len(r.Users))
 	err := inParallel(ctx, len(r.Users), n.hashWorkers(), func(_ context.Context, i int) (err error) {

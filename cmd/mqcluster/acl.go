@@ -15,13 +15,16 @@ import (
 
 func (a *App) aclCommand() *cobra.Command {
 	cmd := group("acl", "Say who may publish and subscribe to what",
-		`Rules belong to a subject: user:NAME, role:NAME, or * for everybody. A rule is
+		`Rules belong to a subject: user:NAME, role:NAME, anonymous for clients without a
+user, or * for everybody. A rule is
 
-  allow|deny publish|subscribe|both FILTER
+  allow|deny publish|subscribe|both|receive|request FILTER
 
 where %u and %c in the filter stand for the user name and the client id. The
 first rule that matches decides: those of the user in their order, then those of
-its roles, then those of *. What no rule allows is denied.`,
+its roles, then those of *. What no rule allows is denied. A rule about subscribe is
+about the subscription and what it delivers; request is about the one alone and
+receive about the other.`,
 		"  mqcluster acl set user:dev1 'allow publish sensors/%c/#' 'allow subscribe commands/%c/#'\n  mqcluster acl explain dev1 publish sensors/dev1/t --client dev1")
 	r := a.remoteFlags(cmd)
 	cmd.AddCommand(a.aclSetCommand(r), a.aclGetCommand(r), a.aclExplainCommand(r))

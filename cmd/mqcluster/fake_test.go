@@ -292,10 +292,10 @@ func (f *fakeNode) SetUser(_ context.Context, r admin.UserSet) (admin.Change, er
 	return f.change(r.Name)
 }
 
-func (f *fakeNode) ImportUsers(_ context.Context, r admin.UserImport) (admin.ImportResult, error) {
+func (f *fakeNode) ImportUsers(_ context.Context, r admin.UserImport) (admin.UserImportResult, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	var out admin.ImportResult
+	var out admin.UserImportResult
 	for _, e := range r.Users {
 		u, found := f.users[e.Name]
 		if found {

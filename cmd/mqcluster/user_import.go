@@ -53,7 +53,7 @@ is standard input.`,
 
 // importUsers sends the users in batches and prints what came of all.
 func (a *App) importUsers(cmd *cobra.Command, r *remote, users []admin.UserEntry, roles *[]string) error {
-	total := admin.ImportResult{Change: admin.Change{NotApplied: []string{}}}
+	total := admin.UserImportResult{Change: admin.Change{NotApplied: []string{}}}
 	for done := 0; done < len(users); {
 		batch := users[done:min(done+importBatch, len(users))]
 		err := r.call(cmd, func(ctx context.Context, c *admin.Client) error {

@@ -417,6 +417,7 @@ type Item struct {
 	//	*Item_SettingPut
 	//	*Item_SessionEnd
 	//	*Item_Trim
+	//	*Item_SessionPut
 	Kind          isItem_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -639,6 +640,15 @@ func (x *Item) GetTrim() *Trim {
 	return nil
 }
 
+func (x *Item) GetSessionPut() *SessionPut {
+	if x != nil {
+		if x, ok := x.Kind.(*Item_SessionPut); ok {
+			return x.SessionPut
+		}
+	}
+	return nil
+}
+
 type isItem_Kind interface {
 	isItem_Kind()
 }
@@ -723,6 +733,10 @@ type Item_Trim struct {
 	Trim *Trim `protobuf:"bytes,31,opt,name=trim,proto3,oneof"`
 }
 
+type Item_SessionPut struct {
+	SessionPut *SessionPut `protobuf:"bytes,32,opt,name=session_put,json=sessionPut,proto3,oneof"`
+}
+
 func (*Item_Publish) isItem_Kind() {}
 
 func (*Item_Claim) isItem_Kind() {}
@@ -762,6 +776,8 @@ func (*Item_SettingPut) isItem_Kind() {}
 func (*Item_SessionEnd) isItem_Kind() {}
 
 func (*Item_Trim) isItem_Kind() {}
+
+func (*Item_SessionPut) isItem_Kind() {}
 
 type Publish struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1798,10 +1814,14 @@ type UserPut struct {
 	Hash     *string                `protobuf:"bytes,2,opt,name=hash,proto3,oneof" json:"hash,omitempty"`
 	Disabled *bool                  `protobuf:"varint,3,opt,name=disabled,proto3,oneof" json:"disabled,omitempty"`
 	// Replaced as a whole where set_roles is true.
-	Roles         []string `protobuf:"bytes,4,rep,name=roles,proto3" json:"roles,omitempty"`
-	SetRoles      bool     `protobuf:"varint,5,opt,name=set_roles,json=setRoles,proto3" json:"set_roles,omitempty"`
-	Create        bool     `protobuf:"varint,6,opt,name=create,proto3" json:"create,omitempty"` // refused if the user exists
-	Update        bool     `protobuf:"varint,7,opt,name=update,proto3" json:"update,omitempty"` // refused if it does not
+	Roles    []string `protobuf:"bytes,4,rep,name=roles,proto3" json:"roles,omitempty"`
+	SetRoles bool     `protobuf:"varint,5,opt,name=set_roles,json=setRoles,proto3" json:"set_roles,omitempty"`
+	Create   bool     `protobuf:"varint,6,opt,name=create,proto3" json:"create,omitempty"` // refused if the user exists
+	Update   bool     `protobuf:"varint,7,opt,name=update,proto3" json:"update,omitempty"` // refused if it does not
+	// If set, only hash counts: it is another hash of the same password in the place
+	// of this one, and nothing happens where the user has another one by now.
+	// Connections stay.
+	Replaces      string `protobuf:"bytes,8,opt,name=replaces,proto3" json:"replaces,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1885,6 +1905,13 @@ func (x *UserPut) GetUpdate() bool {
 	return false
 }
 
+func (x *UserPut) GetReplaces() string {
+	if x != nil {
+		return x.Replaces
+	}
+	return ""
+}
+
 type UserRemove struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -1932,7 +1959,7 @@ func (x *UserRemove) GetName() string {
 type Rule struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Allow         bool                   `protobuf:"varint,1,opt,name=allow,proto3" json:"allow,omitempty"`
-	Action        uint32                 `protobuf:"varint,2,opt,name=action,proto3" json:"action,omitempty"` // 1 publish, 2 subscribe, 3 both
+	Action        uint32                 `protobuf:"varint,2,opt,name=action,proto3" json:"action,omitempty"` // 1 publish, 2 subscribe, 3 both, 4 receive, 8 request
 	Filter        string                 `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1989,7 +2016,8 @@ func (x *Rule) GetFilter() string {
 	return ""
 }
 
-// AclPut replaces the rules of a subject: "user:NAME", "role:NAME" or "*".
+// AclPut replaces the rules of a subject: "user:NAME", "role:NAME", "anonymous" or
+// "*".
 // No rules removes the subject's ACL.
 type AclPut struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2526,6 +2554,240 @@ func (x *SessionEnd) GetClient() string {
 	return ""
 }
 
+// SessionPut brings a session over from another broker, with what waits in it. A
+// long queue comes in several, in order, of which only the first has the
+// subscriptions.
+type SessionPut struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Client        string                 `protobuf:"bytes,1,opt,name=client,proto3" json:"client,omitempty"`
+	User          string                 `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
+	Expiry        uint32                 `protobuf:"varint,3,opt,name=expiry,proto3" json:"expiry,omitempty"`       // seconds, 0xFFFFFFFF never
+	Remaining     uint32                 `protobuf:"varint,4,opt,name=remaining,proto3" json:"remaining,omitempty"` // seconds of expiry that are left
+	Protocol      uint32                 `protobuf:"varint,5,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	Subscriptions []*Subscription        `protobuf:"bytes,6,rep,name=subscriptions,proto3" json:"subscriptions,omitempty"`
+	// How many deposits came before. With 0 the session must not exist; otherwise no
+	// client may have connected to it since, and it must have that many.
+	From     uint32     `protobuf:"varint,7,opt,name=from,proto3" json:"from,omitempty"`
+	Deposits []*Deposit `protobuf:"bytes,8,rep,name=deposits,proto3" json:"deposits,omitempty"`
+	// QoS 2 messages from the client whose PUBREL is outstanding: they are published
+	// now, and their packet ids are kept.
+	Incoming      []*Deposit `protobuf:"bytes,9,rep,name=incoming,proto3" json:"incoming,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SessionPut) Reset() {
+	*x = SessionPut{}
+	mi := &file_fsm_logpb_log_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SessionPut) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SessionPut) ProtoMessage() {}
+
+func (x *SessionPut) ProtoReflect() protoreflect.Message {
+	mi := &file_fsm_logpb_log_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SessionPut.ProtoReflect.Descriptor instead.
+func (*SessionPut) Descriptor() ([]byte, []int) {
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *SessionPut) GetClient() string {
+	if x != nil {
+		return x.Client
+	}
+	return ""
+}
+
+func (x *SessionPut) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *SessionPut) GetExpiry() uint32 {
+	if x != nil {
+		return x.Expiry
+	}
+	return 0
+}
+
+func (x *SessionPut) GetRemaining() uint32 {
+	if x != nil {
+		return x.Remaining
+	}
+	return 0
+}
+
+func (x *SessionPut) GetProtocol() uint32 {
+	if x != nil {
+		return x.Protocol
+	}
+	return 0
+}
+
+func (x *SessionPut) GetSubscriptions() []*Subscription {
+	if x != nil {
+		return x.Subscriptions
+	}
+	return nil
+}
+
+func (x *SessionPut) GetFrom() uint32 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *SessionPut) GetDeposits() []*Deposit {
+	if x != nil {
+		return x.Deposits
+	}
+	return nil
+}
+
+func (x *SessionPut) GetIncoming() []*Deposit {
+	if x != nil {
+		return x.Incoming
+	}
+	return nil
+}
+
+// Deposit is one message of a SessionPut.
+type Deposit struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Topic        string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
+	Payload      []byte                 `protobuf:"bytes,2,opt,name=payload,proto3" json:"payload,omitempty"`
+	Properties   []byte                 `protobuf:"bytes,3,opt,name=properties,proto3" json:"properties,omitempty"`
+	Qos          uint32                 `protobuf:"varint,4,opt,name=qos,proto3" json:"qos,omitempty"` // of the delivery
+	Retain       bool                   `protobuf:"varint,5,opt,name=retain,proto3" json:"retain,omitempty"`
+	Publisher    string                 `protobuf:"bytes,6,opt,name=publisher,proto3" json:"publisher,omitempty"`
+	Expiry       *uint32                `protobuf:"varint,7,opt,name=expiry,proto3,oneof" json:"expiry,omitempty"`       // seconds that are left
+	Subscription uint32                 `protobuf:"varint,8,opt,name=subscription,proto3" json:"subscription,omitempty"` // its identifier, 0 for none
+	// Of what the client was sent: under which packet id, and how far it came
+	// (Out.state; 0 it was not sent).
+	PacketId      uint32 `protobuf:"varint,9,opt,name=packet_id,json=packetId,proto3" json:"packet_id,omitempty"`
+	State         uint32 `protobuf:"varint,10,opt,name=state,proto3" json:"state,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Deposit) Reset() {
+	*x = Deposit{}
+	mi := &file_fsm_logpb_log_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Deposit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Deposit) ProtoMessage() {}
+
+func (x *Deposit) ProtoReflect() protoreflect.Message {
+	mi := &file_fsm_logpb_log_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Deposit.ProtoReflect.Descriptor instead.
+func (*Deposit) Descriptor() ([]byte, []int) {
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *Deposit) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *Deposit) GetPayload() []byte {
+	if x != nil {
+		return x.Payload
+	}
+	return nil
+}
+
+func (x *Deposit) GetProperties() []byte {
+	if x != nil {
+		return x.Properties
+	}
+	return nil
+}
+
+func (x *Deposit) GetQos() uint32 {
+	if x != nil {
+		return x.Qos
+	}
+	return 0
+}
+
+func (x *Deposit) GetRetain() bool {
+	if x != nil {
+		return x.Retain
+	}
+	return false
+}
+
+func (x *Deposit) GetPublisher() string {
+	if x != nil {
+		return x.Publisher
+	}
+	return ""
+}
+
+func (x *Deposit) GetExpiry() uint32 {
+	if x != nil && x.Expiry != nil {
+		return *x.Expiry
+	}
+	return 0
+}
+
+func (x *Deposit) GetSubscription() uint32 {
+	if x != nil {
+		return x.Subscription
+	}
+	return 0
+}
+
+func (x *Deposit) GetPacketId() uint32 {
+	if x != nil {
+		return x.PacketId
+	}
+	return 0
+}
+
+func (x *Deposit) GetState() uint32 {
+	if x != nil {
+		return x.State
+	}
+	return 0
+}
+
 // Trim gives up the oldest messages of queues that are over a limit. The leader
 // proposes it; apply moves cursors and nothing else, so that every node gives up
 // the same.
@@ -2544,7 +2806,7 @@ type Trim struct {
 
 func (x *Trim) Reset() {
 	*x = Trim{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[32]
+	mi := &file_fsm_logpb_log_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2556,7 +2818,7 @@ func (x *Trim) String() string {
 func (*Trim) ProtoMessage() {}
 
 func (x *Trim) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[32]
+	mi := &file_fsm_logpb_log_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2569,7 +2831,7 @@ func (x *Trim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trim.ProtoReflect.Descriptor instead.
 func (*Trim) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{32}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Trim) GetReason() uint32 {
@@ -2612,7 +2874,7 @@ type SessionTrim struct {
 
 func (x *SessionTrim) Reset() {
 	*x = SessionTrim{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[33]
+	mi := &file_fsm_logpb_log_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2624,7 +2886,7 @@ func (x *SessionTrim) String() string {
 func (*SessionTrim) ProtoMessage() {}
 
 func (x *SessionTrim) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[33]
+	mi := &file_fsm_logpb_log_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2637,7 +2899,7 @@ func (x *SessionTrim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionTrim.ProtoReflect.Descriptor instead.
 func (*SessionTrim) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{33}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *SessionTrim) GetClient() string {
@@ -2679,7 +2941,7 @@ type Message struct {
 
 func (x *Message) Reset() {
 	*x = Message{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[34]
+	mi := &file_fsm_logpb_log_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2691,7 +2953,7 @@ func (x *Message) String() string {
 func (*Message) ProtoMessage() {}
 
 func (x *Message) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[34]
+	mi := &file_fsm_logpb_log_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2704,7 +2966,7 @@ func (x *Message) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Message.ProtoReflect.Descriptor instead.
 func (*Message) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{34}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Message) GetTopic() string {
@@ -2793,13 +3055,14 @@ type Session struct {
 	// Where messages of QoS 0 waited, and may not have been sent yet (setting
 	// queue.qos0); only the last may be open.
 	Zero          []*Span `protobuf:"bytes,18,rep,name=zero,proto3" json:"zero,omitempty"`
+	Deposits      uint32  `protobuf:"varint,19,opt,name=deposits,proto3" json:"deposits,omitempty"` // messages that SessionPut brought
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[35]
+	mi := &file_fsm_logpb_log_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2811,7 +3074,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[35]
+	mi := &file_fsm_logpb_log_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2824,7 +3087,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{35}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Session) GetClient() string {
@@ -2953,6 +3216,13 @@ func (x *Session) GetZero() []*Span {
 	return nil
 }
 
+func (x *Session) GetDeposits() uint32 {
+	if x != nil {
+		return x.Deposits
+	}
+	return 0
+}
+
 // Former is the will of a connection that a claim took over, until the node of that
 // connection has told how it ended.
 type Former struct {
@@ -2970,7 +3240,7 @@ type Former struct {
 
 func (x *Former) Reset() {
 	*x = Former{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[36]
+	mi := &file_fsm_logpb_log_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2982,7 +3252,7 @@ func (x *Former) String() string {
 func (*Former) ProtoMessage() {}
 
 func (x *Former) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[36]
+	mi := &file_fsm_logpb_log_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2995,7 +3265,7 @@ func (x *Former) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Former.ProtoReflect.Descriptor instead.
 func (*Former) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{36}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Former) GetClient() string {
@@ -3058,7 +3328,7 @@ type Span struct {
 
 func (x *Span) Reset() {
 	*x = Span{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[37]
+	mi := &file_fsm_logpb_log_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3070,7 +3340,7 @@ func (x *Span) String() string {
 func (*Span) ProtoMessage() {}
 
 func (x *Span) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[37]
+	mi := &file_fsm_logpb_log_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3083,7 +3353,7 @@ func (x *Span) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Span.ProtoReflect.Descriptor instead.
 func (*Span) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{37}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Span) GetFrom() uint64 {
@@ -3114,7 +3384,7 @@ type SessionSubscription struct {
 
 func (x *SessionSubscription) Reset() {
 	*x = SessionSubscription{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[38]
+	mi := &file_fsm_logpb_log_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3126,7 +3396,7 @@ func (x *SessionSubscription) String() string {
 func (*SessionSubscription) ProtoMessage() {}
 
 func (x *SessionSubscription) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[38]
+	mi := &file_fsm_logpb_log_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3139,7 +3409,7 @@ func (x *SessionSubscription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionSubscription.ProtoReflect.Descriptor instead.
 func (*SessionSubscription) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{38}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *SessionSubscription) GetSubscription() *Subscription {
@@ -3191,7 +3461,7 @@ type Replay struct {
 
 func (x *Replay) Reset() {
 	*x = Replay{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[39]
+	mi := &file_fsm_logpb_log_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3203,7 +3473,7 @@ func (x *Replay) String() string {
 func (*Replay) ProtoMessage() {}
 
 func (x *Replay) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[39]
+	mi := &file_fsm_logpb_log_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3216,7 +3486,7 @@ func (x *Replay) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replay.ProtoReflect.Descriptor instead.
 func (*Replay) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{39}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Replay) GetAt() uint64 {
@@ -3246,7 +3516,7 @@ type User struct {
 
 func (x *User) Reset() {
 	*x = User{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[40]
+	mi := &file_fsm_logpb_log_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3258,7 +3528,7 @@ func (x *User) String() string {
 func (*User) ProtoMessage() {}
 
 func (x *User) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[40]
+	mi := &file_fsm_logpb_log_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3271,7 +3541,7 @@ func (x *User) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use User.ProtoReflect.Descriptor instead.
 func (*User) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{40}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *User) GetName() string {
@@ -3319,7 +3589,7 @@ type Acl struct {
 
 func (x *Acl) Reset() {
 	*x = Acl{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[41]
+	mi := &file_fsm_logpb_log_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3331,7 +3601,7 @@ func (x *Acl) String() string {
 func (*Acl) ProtoMessage() {}
 
 func (x *Acl) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[41]
+	mi := &file_fsm_logpb_log_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3344,7 +3614,7 @@ func (x *Acl) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Acl.ProtoReflect.Descriptor instead.
 func (*Acl) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{41}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Acl) GetSubject() string {
@@ -3375,7 +3645,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[42]
+	mi := &file_fsm_logpb_log_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3387,7 +3657,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[42]
+	mi := &file_fsm_logpb_log_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3400,7 +3670,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{42}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Token) GetId() string {
@@ -3463,7 +3733,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[43]
+	mi := &file_fsm_logpb_log_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3475,7 +3745,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[43]
+	mi := &file_fsm_logpb_log_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3488,7 +3758,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{43}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Member) GetNode() string {
@@ -3575,7 +3845,7 @@ type Cert struct {
 
 func (x *Cert) Reset() {
 	*x = Cert{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[44]
+	mi := &file_fsm_logpb_log_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3587,7 +3857,7 @@ func (x *Cert) String() string {
 func (*Cert) ProtoMessage() {}
 
 func (x *Cert) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[44]
+	mi := &file_fsm_logpb_log_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3600,7 +3870,7 @@ func (x *Cert) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cert.ProtoReflect.Descriptor instead.
 func (*Cert) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{44}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Cert) GetSerial() string {
@@ -3671,7 +3941,7 @@ const file_fsm_logpb_log_proto_rawDesc = "" +
 	"\aversion\x18\x05 \x01(\tR\aversion\"@\n" +
 	"\bNodeDown\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12 \n" +
-	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\"\xa7\t\n" +
+	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\"\xe8\t\n" +
 	"\x04Item\x125\n" +
 	"\apublish\x18\x01 \x01(\v2\x19.mqcluster.log.v1.PublishH\x00R\apublish\x12/\n" +
 	"\x05claim\x18\x02 \x01(\v2\x17.mqcluster.log.v1.ClaimH\x00R\x05claim\x125\n" +
@@ -3697,7 +3967,9 @@ const file_fsm_logpb_log_proto_rawDesc = "" +
 	"settingPut\x12?\n" +
 	"\vsession_end\x18\x1e \x01(\v2\x1c.mqcluster.log.v1.SessionEndH\x00R\n" +
 	"sessionEnd\x12,\n" +
-	"\x04trim\x18\x1f \x01(\v2\x16.mqcluster.log.v1.TrimH\x00R\x04trimB\x06\n" +
+	"\x04trim\x18\x1f \x01(\v2\x16.mqcluster.log.v1.TrimH\x00R\x04trim\x12?\n" +
+	"\vsession_put\x18  \x01(\v2\x1c.mqcluster.log.v1.SessionPutH\x00R\n" +
+	"sessionPutB\x06\n" +
 	"\x04kind\"\xf6\x01\n" +
 	"\aPublish\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12\x14\n" +
@@ -3784,7 +4056,7 @@ const file_fsm_logpb_log_proto_rawDesc = "" +
 	"\x03pos\x18\x01 \x01(\x04R\x03pos\x12\x1b\n" +
 	"\tpacket_id\x18\x02 \x01(\rR\bpacketId\x12\x14\n" +
 	"\x05state\x18\x03 \x01(\rR\x05state\x123\n" +
-	"\amessage\x18\x04 \x01(\v2\x19.mqcluster.log.v1.MessageR\amessage\"\xd0\x01\n" +
+	"\amessage\x18\x04 \x01(\v2\x19.mqcluster.log.v1.MessageR\amessage\"\xec\x01\n" +
 	"\aUserPut\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x17\n" +
 	"\x04hash\x18\x02 \x01(\tH\x00R\x04hash\x88\x01\x01\x12\x1f\n" +
@@ -3792,7 +4064,8 @@ const file_fsm_logpb_log_proto_rawDesc = "" +
 	"\x05roles\x18\x04 \x03(\tR\x05roles\x12\x1b\n" +
 	"\tset_roles\x18\x05 \x01(\bR\bsetRoles\x12\x16\n" +
 	"\x06create\x18\x06 \x01(\bR\x06create\x12\x16\n" +
-	"\x06update\x18\a \x01(\bR\x06updateB\a\n" +
+	"\x06update\x18\a \x01(\bR\x06update\x12\x1a\n" +
+	"\breplaces\x18\b \x01(\tR\breplacesB\a\n" +
 	"\x05_hashB\v\n" +
 	"\t_disabled\" \n" +
 	"\n" +
@@ -3841,7 +4114,33 @@ const file_fsm_logpb_log_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value\"$\n" +
 	"\n" +
 	"SessionEnd\x12\x16\n" +
-	"\x06client\x18\x01 \x01(\tR\x06client\"\x85\x01\n" +
+	"\x06client\x18\x01 \x01(\tR\x06client\"\xd2\x02\n" +
+	"\n" +
+	"SessionPut\x12\x16\n" +
+	"\x06client\x18\x01 \x01(\tR\x06client\x12\x12\n" +
+	"\x04user\x18\x02 \x01(\tR\x04user\x12\x16\n" +
+	"\x06expiry\x18\x03 \x01(\rR\x06expiry\x12\x1c\n" +
+	"\tremaining\x18\x04 \x01(\rR\tremaining\x12\x1a\n" +
+	"\bprotocol\x18\x05 \x01(\rR\bprotocol\x12D\n" +
+	"\rsubscriptions\x18\x06 \x03(\v2\x1e.mqcluster.log.v1.SubscriptionR\rsubscriptions\x12\x12\n" +
+	"\x04from\x18\a \x01(\rR\x04from\x125\n" +
+	"\bdeposits\x18\b \x03(\v2\x19.mqcluster.log.v1.DepositR\bdeposits\x125\n" +
+	"\bincoming\x18\t \x03(\v2\x19.mqcluster.log.v1.DepositR\bincoming\"\xa0\x02\n" +
+	"\aDeposit\x12\x14\n" +
+	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x18\n" +
+	"\apayload\x18\x02 \x01(\fR\apayload\x12\x1e\n" +
+	"\n" +
+	"properties\x18\x03 \x01(\fR\n" +
+	"properties\x12\x10\n" +
+	"\x03qos\x18\x04 \x01(\rR\x03qos\x12\x16\n" +
+	"\x06retain\x18\x05 \x01(\bR\x06retain\x12\x1c\n" +
+	"\tpublisher\x18\x06 \x01(\tR\tpublisher\x12\x1b\n" +
+	"\x06expiry\x18\a \x01(\rH\x00R\x06expiry\x88\x01\x01\x12\"\n" +
+	"\fsubscription\x18\b \x01(\rR\fsubscription\x12\x1b\n" +
+	"\tpacket_id\x18\t \x01(\rR\bpacketId\x12\x14\n" +
+	"\x05state\x18\n" +
+	" \x01(\rR\x05stateB\t\n" +
+	"\a_expiry\"\x85\x01\n" +
 	"\x04Trim\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\rR\x06reason\x129\n" +
 	"\bsessions\x18\x02 \x03(\v2\x1d.mqcluster.log.v1.SessionTrimR\bsessions\x12\x10\n" +
@@ -3863,7 +4162,7 @@ const file_fsm_logpb_log_proto_rawDesc = "" +
 	"\x05stamp\x18\a \x01(\x03R\x05stamp\x12\x1d\n" +
 	"\n" +
 	"expires_at\x18\b \x01(\x03R\texpiresAt\x12\x18\n" +
-	"\afilters\x18\t \x03(\x04R\afilters\"\xdb\x04\n" +
+	"\afilters\x18\t \x03(\x04R\afilters\"\xf7\x04\n" +
 	"\aSession\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x14\n" +
@@ -3884,7 +4183,8 @@ const file_fsm_logpb_log_proto_rawDesc = "" +
 	"\aaddress\x18\x0f \x01(\tR\aaddress\x12\x18\n" +
 	"\ahorizon\x18\x10 \x01(\x04R\ahorizon\x12\x14\n" +
 	"\x05since\x18\x11 \x01(\x03R\x05since\x12*\n" +
-	"\x04zero\x18\x12 \x03(\v2\x16.mqcluster.log.v1.SpanR\x04zero\"\xc9\x01\n" +
+	"\x04zero\x18\x12 \x03(\v2\x16.mqcluster.log.v1.SpanR\x04zero\x12\x1a\n" +
+	"\bdeposits\x18\x13 \x01(\rR\bdeposits\"\xc9\x01\n" +
 	"\x06Former\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x14\n" +
@@ -3957,7 +4257,7 @@ func file_fsm_logpb_log_proto_rawDescGZIP() []byte {
 	return file_fsm_logpb_log_proto_rawDescData
 }
 
-var file_fsm_logpb_log_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
+var file_fsm_logpb_log_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
 var file_fsm_logpb_log_proto_goTypes = []any{
 	(*Entry)(nil),               // 0: mqcluster.log.v1.Entry
 	(*Pack)(nil),                // 1: mqcluster.log.v1.Pack
@@ -3991,19 +4291,21 @@ var file_fsm_logpb_log_proto_goTypes = []any{
 	(*CertPut)(nil),             // 29: mqcluster.log.v1.CertPut
 	(*SettingPut)(nil),          // 30: mqcluster.log.v1.SettingPut
 	(*SessionEnd)(nil),          // 31: mqcluster.log.v1.SessionEnd
-	(*Trim)(nil),                // 32: mqcluster.log.v1.Trim
-	(*SessionTrim)(nil),         // 33: mqcluster.log.v1.SessionTrim
-	(*Message)(nil),             // 34: mqcluster.log.v1.Message
-	(*Session)(nil),             // 35: mqcluster.log.v1.Session
-	(*Former)(nil),              // 36: mqcluster.log.v1.Former
-	(*Span)(nil),                // 37: mqcluster.log.v1.Span
-	(*SessionSubscription)(nil), // 38: mqcluster.log.v1.SessionSubscription
-	(*Replay)(nil),              // 39: mqcluster.log.v1.Replay
-	(*User)(nil),                // 40: mqcluster.log.v1.User
-	(*Acl)(nil),                 // 41: mqcluster.log.v1.Acl
-	(*Token)(nil),               // 42: mqcluster.log.v1.Token
-	(*Member)(nil),              // 43: mqcluster.log.v1.Member
-	(*Cert)(nil),                // 44: mqcluster.log.v1.Cert
+	(*SessionPut)(nil),          // 32: mqcluster.log.v1.SessionPut
+	(*Deposit)(nil),             // 33: mqcluster.log.v1.Deposit
+	(*Trim)(nil),                // 34: mqcluster.log.v1.Trim
+	(*SessionTrim)(nil),         // 35: mqcluster.log.v1.SessionTrim
+	(*Message)(nil),             // 36: mqcluster.log.v1.Message
+	(*Session)(nil),             // 37: mqcluster.log.v1.Session
+	(*Former)(nil),              // 38: mqcluster.log.v1.Former
+	(*Span)(nil),                // 39: mqcluster.log.v1.Span
+	(*SessionSubscription)(nil), // 40: mqcluster.log.v1.SessionSubscription
+	(*Replay)(nil),              // 41: mqcluster.log.v1.Replay
+	(*User)(nil),                // 42: mqcluster.log.v1.User
+	(*Acl)(nil),                 // 43: mqcluster.log.v1.Acl
+	(*Token)(nil),               // 44: mqcluster.log.v1.Token
+	(*Member)(nil),              // 45: mqcluster.log.v1.Member
+	(*Cert)(nil),                // 46: mqcluster.log.v1.Cert
 }
 var file_fsm_logpb_log_proto_depIdxs = []int32{
 	1,  // 0: mqcluster.log.v1.Entry.pack:type_name -> mqcluster.log.v1.Pack
@@ -4030,30 +4332,34 @@ var file_fsm_logpb_log_proto_depIdxs = []int32{
 	29, // 21: mqcluster.log.v1.Item.cert_put:type_name -> mqcluster.log.v1.CertPut
 	30, // 22: mqcluster.log.v1.Item.setting_put:type_name -> mqcluster.log.v1.SettingPut
 	31, // 23: mqcluster.log.v1.Item.session_end:type_name -> mqcluster.log.v1.SessionEnd
-	32, // 24: mqcluster.log.v1.Item.trim:type_name -> mqcluster.log.v1.Trim
-	7,  // 25: mqcluster.log.v1.Claim.will:type_name -> mqcluster.log.v1.Will
-	10, // 26: mqcluster.log.v1.Release.inflight:type_name -> mqcluster.log.v1.Inflight
-	16, // 27: mqcluster.log.v1.Release.replayed:type_name -> mqcluster.log.v1.Replayed
-	11, // 28: mqcluster.log.v1.Subscribe.subscriptions:type_name -> mqcluster.log.v1.Subscription
-	15, // 29: mqcluster.log.v1.Progress.sessions:type_name -> mqcluster.log.v1.SessionProgress
-	16, // 30: mqcluster.log.v1.SessionProgress.replayed:type_name -> mqcluster.log.v1.Replayed
-	19, // 31: mqcluster.log.v1.Outbound.marks:type_name -> mqcluster.log.v1.Out
-	34, // 32: mqcluster.log.v1.Out.message:type_name -> mqcluster.log.v1.Message
-	22, // 33: mqcluster.log.v1.AclPut.rules:type_name -> mqcluster.log.v1.Rule
-	33, // 34: mqcluster.log.v1.Trim.sessions:type_name -> mqcluster.log.v1.SessionTrim
-	7,  // 35: mqcluster.log.v1.Session.will:type_name -> mqcluster.log.v1.Will
-	38, // 36: mqcluster.log.v1.Session.subscriptions:type_name -> mqcluster.log.v1.SessionSubscription
-	10, // 37: mqcluster.log.v1.Session.inflight:type_name -> mqcluster.log.v1.Inflight
-	37, // 38: mqcluster.log.v1.Session.zero:type_name -> mqcluster.log.v1.Span
-	7,  // 39: mqcluster.log.v1.Former.will:type_name -> mqcluster.log.v1.Will
-	11, // 40: mqcluster.log.v1.SessionSubscription.subscription:type_name -> mqcluster.log.v1.Subscription
-	39, // 41: mqcluster.log.v1.SessionSubscription.replay:type_name -> mqcluster.log.v1.Replay
-	22, // 42: mqcluster.log.v1.Acl.rules:type_name -> mqcluster.log.v1.Rule
-	43, // [43:43] is the sub-list for method output_type
-	43, // [43:43] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	34, // 24: mqcluster.log.v1.Item.trim:type_name -> mqcluster.log.v1.Trim
+	32, // 25: mqcluster.log.v1.Item.session_put:type_name -> mqcluster.log.v1.SessionPut
+	7,  // 26: mqcluster.log.v1.Claim.will:type_name -> mqcluster.log.v1.Will
+	10, // 27: mqcluster.log.v1.Release.inflight:type_name -> mqcluster.log.v1.Inflight
+	16, // 28: mqcluster.log.v1.Release.replayed:type_name -> mqcluster.log.v1.Replayed
+	11, // 29: mqcluster.log.v1.Subscribe.subscriptions:type_name -> mqcluster.log.v1.Subscription
+	15, // 30: mqcluster.log.v1.Progress.sessions:type_name -> mqcluster.log.v1.SessionProgress
+	16, // 31: mqcluster.log.v1.SessionProgress.replayed:type_name -> mqcluster.log.v1.Replayed
+	19, // 32: mqcluster.log.v1.Outbound.marks:type_name -> mqcluster.log.v1.Out
+	36, // 33: mqcluster.log.v1.Out.message:type_name -> mqcluster.log.v1.Message
+	22, // 34: mqcluster.log.v1.AclPut.rules:type_name -> mqcluster.log.v1.Rule
+	11, // 35: mqcluster.log.v1.SessionPut.subscriptions:type_name -> mqcluster.log.v1.Subscription
+	33, // 36: mqcluster.log.v1.SessionPut.deposits:type_name -> mqcluster.log.v1.Deposit
+	33, // 37: mqcluster.log.v1.SessionPut.incoming:type_name -> mqcluster.log.v1.Deposit
+	35, // 38: mqcluster.log.v1.Trim.sessions:type_name -> mqcluster.log.v1.SessionTrim
+	7,  // 39: mqcluster.log.v1.Session.will:type_name -> mqcluster.log.v1.Will
+	40, // 40: mqcluster.log.v1.Session.subscriptions:type_name -> mqcluster.log.v1.SessionSubscription
+	10, // 41: mqcluster.log.v1.Session.inflight:type_name -> mqcluster.log.v1.Inflight
+	39, // 42: mqcluster.log.v1.Session.zero:type_name -> mqcluster.log.v1.Span
+	7,  // 43: mqcluster.log.v1.Former.will:type_name -> mqcluster.log.v1.Will
+	11, // 44: mqcluster.log.v1.SessionSubscription.subscription:type_name -> mqcluster.log.v1.Subscription
+	41, // 45: mqcluster.log.v1.SessionSubscription.replay:type_name -> mqcluster.log.v1.Replay
+	22, // 46: mqcluster.log.v1.Acl.rules:type_name -> mqcluster.log.v1.Rule
+	47, // [47:47] is the sub-list for method output_type
+	47, // [47:47] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_fsm_logpb_log_proto_init() }
@@ -4088,18 +4394,20 @@ func file_fsm_logpb_log_proto_init() {
 		(*Item_SettingPut)(nil),
 		(*Item_SessionEnd)(nil),
 		(*Item_Trim)(nil),
+		(*Item_SessionPut)(nil),
 	}
 	file_fsm_logpb_log_proto_msgTypes[6].OneofWrappers = []any{}
 	file_fsm_logpb_log_proto_msgTypes[7].OneofWrappers = []any{}
 	file_fsm_logpb_log_proto_msgTypes[9].OneofWrappers = []any{}
 	file_fsm_logpb_log_proto_msgTypes[20].OneofWrappers = []any{}
+	file_fsm_logpb_log_proto_msgTypes[33].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fsm_logpb_log_proto_rawDesc), len(file_fsm_logpb_log_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   45,
+			NumMessages:   47,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
