@@ -77,10 +77,10 @@ func parseFlags() (o options, err error) {
 	if o.dir == "" {
 		o.dir, err = os.MkdirTemp("", "mqcluster-park-")
 	} else {
-		err = os.MkdirAll(o.dir, 0o700)
+		err = os.Mkdir(o.dir, 0o700)
 	}
 	if err != nil {
-		return o, fmt.Errorf("the directory of the run cannot be made: %w", err)
+		return o, fmt.Errorf("the directory of the run cannot be made, choose one that does not exist: %w", err)
 	}
 	o.dir, err = filepath.Abs(o.dir)
 	return o, err
