@@ -48,7 +48,8 @@ func (n *Node) recallOnce() bool {
 	if answers > 0 {
 		n.log.Info("peers told which passwords are verified", "users", n.memory.Len())
 	}
-	return answers > 0 || peers == 0 && health{n}.Ready().CaughtUp
+	// Before it has caught up, the founder of a cluster believes that it is alone.
+	return answers > 0 || peers == 0 && n.admitting.Load()
 }
 
 // remembered asks for entries behind so many.
