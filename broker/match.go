@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"github.com/mqcluster/mqcluster/routing"
 	"github.com/mqcluster/mqcluster/session"
 )
 
@@ -174,22 +175,33 @@ func (b *Broker) collect(targets []target, entries []*entry) []target {
 	return targets
 }
 
-// place adds or replaces a local subscription of c. It is called between two
-// entries of the log or while one is applied. existed tells whether there was
-// one.
-func (b *Broker) place(c *client, s session.Subscription, logged bool) (existed bool) {
+// place adds or replaces local subscriptions of c, in one edit of the trie. It is
+// called between two entries of the log or while one is applied. existed tells of
+// each whether there was one.
+func (b *Broker) place(c *client, subs []session.Subscription, logged bool) (existed []bool) {
+	existed = make([]bool, len(subs))
 	b.subMu.Lock()
 	defer b.subMu.Unlock()
 	if c.detached {
-		return false
+		return existed
 	}
 	defer b.subVersion.Add(1)
+	if c.subs == nil {
+		c.subs = make(map[string]*subscription, len(subs))
+	}
+	b.trie.Update(func(tx *routing.Tx[*entry]) {
+		for i := range subs {
+			existed[i] = b.put(tx, c, subs[i], logged)
+		}
+	})
+	return existed
+}
+
+// put is place for one. The caller holds subMu.
+func (b *Broker) put(tx *routing.Tx[*entry], c *client, s session.Subscription, logged bool) (existed bool) {
 	if old := c.subs[s.Filter]; old != nil {
 		old.Subscription, old.logged = s, logged
 		return true
-	}
-	if c.subs == nil {
-		c.subs = map[string]*subscription{}
 	}
 	n := &subscription{Subscription: s, c: c, logged: logged}
 	c.subs[s.Filter] = n
@@ -198,10 +210,10 @@ func (b *Broker) place(c *client, s session.Subscription, logged bool) (existed 
 		b.n.sharedSubscriptions.Add(1)
 		return false
 	}
-	e, ok := b.trie.Load().Get(s.Filter)
+	e, ok := tx.Get(s.Filter)
 	if !ok {
 		e = &entry{}
-		b.trie.Set(s.Filter, e)
+		tx.Set(s.Filter, e)
 		b.deps.Routes.Add(s.Filter)
 	}
 	n.entry, n.at = e, uint32(len(e.subs))
@@ -217,14 +229,14 @@ func (b *Broker) displace(c *client, filter string) (existed bool) {
 	if s == nil {
 		return false
 	}
-	b.cut(s)
+	b.trie.Update(func(tx *routing.Tx[*entry]) { b.cut(tx, s) })
 	delete(c.subs, filter)
 	b.subVersion.Add(1)
 	return true
 }
 
 // cut takes s out of its entry. The caller holds subMu.
-func (b *Broker) cut(s *subscription) {
+func (b *Broker) cut(tx *routing.Tx[*entry], s *subscription) {
 	b.n.subscriptions.Add(-1)
 	e := s.entry
 	if e == nil {
@@ -237,7 +249,7 @@ func (b *Broker) cut(s *subscription) {
 	e.subs[last] = nil
 	e.subs = e.subs[:last]
 	if last == 0 {
-		b.trie.Delete(s.Filter)
+		tx.Delete(s.Filter)
 		b.deps.Routes.Remove(s.Filter)
 	}
 }
@@ -258,9 +270,11 @@ func (b *Broker) detach(c *client) {
 	if len(c.subs) == 0 {
 		return
 	}
-	for _, s := range c.subs {
-		b.cut(s)
-	}
+	b.trie.Update(func(tx *routing.Tx[*entry]) {
+		for _, s := range c.subs {
+			b.cut(tx, s)
+		}
+	})
 	c.subs = nil
 	b.subVersion.Add(1)
 }

@@ -31,8 +31,8 @@ func (c *client) own(cl *fsm.Claimed) {
 		b.detach(old)
 		old.shut(shutdown{reason: reasonTakenOver, lost: true, will: true})
 	}
-	for _, s := range cl.Subscriptions {
-		b.place(c, s, true)
+	if len(cl.Subscriptions) > 0 {
+		b.place(c, cl.Subscriptions, true)
 	}
 }
 

@@ -50,8 +50,8 @@ func (c *client) subscribe(p *packets.Packet) error {
 	var feeds []*feed
 	if len(live) > 0 {
 		c.b.deps.Log.Locked(func(at session.Pos, _ func() fsm.View) {
-			for _, r := range live {
-				r.existed = c.b.place(c, r.Subscription, false)
+			for i, existed := range c.b.place(c, subscriptions(live), false) {
+				live[i].existed = existed
 			}
 			feeds = c.begin(feeds, live, at)
 		})
@@ -127,6 +127,15 @@ func (c *client) requests(p *packets.Packet) []request {
 
 // subscribeLogged puts subscriptions into the log and waits until they are
 // applied.
+// subscriptions are those of requests.
+func subscriptions(reqs []*request) []session.Subscription {
+	subs := make([]session.Subscription, len(reqs))
+	for i, r := range reqs {
+		subs[i] = r.Subscription
+	}
+	return subs
+}
+
 func (c *client) subscribeLogged(reqs []*request) ([]*feed, error) {
 	s := &logpb.Subscribe{Client: c.id, Epoch: c.epoch}
 	for _, r := range reqs {
@@ -137,8 +146,8 @@ func (c *client) subscribeLogged(reqs []*request) ([]*feed, error) {
 	}
 	var feeds []*feed
 	err := c.await(&logpb.Item{Kind: &logpb.Item_Subscribe{Subscribe: s}}, func(res fsm.Result) {
+		c.b.place(c, subscriptions(reqs), true)
 		for i, r := range reqs {
-			c.b.place(c, r.Subscription, true)
 			r.existed = i < len(res.Existed) && res.Existed[i]
 		}
 		feeds = c.begin(feeds, reqs, res.Pos)
