@@ -50,8 +50,7 @@ func Example() ([]byte, error) {
 
 // listenerKeys tells what an element of the list of listeners may have.
 func listenerKeys(out *bytes.Buffer, t reflect.Type, prefix string) {
-	for i := range t.NumField() {
-		field := t.Field(i)
+	for field := range t.Fields() {
 		name := prefix + yamlName(field)
 		if field.Type.Kind() == reflect.Struct {
 			listenerKeys(out, field.Type, name+".")
