@@ -115,6 +115,7 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*Broker, error) {
 		trie: routing.NewTrie[*entry](),
 		sys:  map[string]*session.Message{}, start: time.Now(),
 	}
+	b.applied.limit, b.remote.limit = sharedTopics, sharedTopics
 	b.wanter, _ = deps.Routes.(Wanter)
 	b.ctx, b.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	b.bufs.New = func() any { s := make([]byte, 0, bufSize); return &s }

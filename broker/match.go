@@ -1,6 +1,8 @@
 package broker
 
 import (
+	"cmp"
+
 	"github.com/mqcluster/mqcluster/routing"
 	"github.com/mqcluster/mqcluster/session"
 )
@@ -76,47 +78,60 @@ type topicMatch struct {
 // matcher remembers matches of topics. It is not safe for concurrent use.
 type matcher struct {
 	last *topicMatch
-	all  map[string]*topicMatch
+	// young holds what was used of late, old what was before young was begun anew: a
+	// topic is forgotten when it was not used while young filled up.
+	young, old map[string]*topicMatch
+	limit      int // of young and of old; 0: clientTopics
 }
 
-// matcherTopics bounds a matcher.
-const matcherTopics = 1024
+// Bounds of a matcher: of one client's topics, and of those of all that the log or
+// the mesh brings, about 16 MB.
+const (
+	clientTopics = 512
+	sharedTopics = 64 << 10
+)
 
 // lookup returns the entry for topic, which may be out of date.
 func (k *matcher) lookup(topic []byte) *topicMatch {
 	if k.last != nil && k.last.topic == string(topic) {
 		return k.last
 	}
-	if t := k.all[string(topic)]; t != nil {
+	if t := k.young[string(topic)]; t != nil {
 		k.last = t
 		return t
 	}
-	return k.insert(string(topic))
+	if t := k.old[string(topic)]; t != nil {
+		return k.keep(t)
+	}
+	return k.keep(&topicMatch{topic: string(topic)})
 }
 
 func (k *matcher) lookupString(topic string) *topicMatch {
 	if k.last != nil && k.last.topic == topic {
 		return k.last
 	}
-	if t := k.all[topic]; t != nil {
+	if t := k.young[topic]; t != nil {
 		k.last = t
 		return t
 	}
-	return k.insert(topic)
+	if t := k.old[topic]; t != nil {
+		return k.keep(t)
+	}
+	return k.keep(&topicMatch{topic: topic})
 }
 
-func (k *matcher) insert(topic string) *topicMatch {
-	t := &topicMatch{topic: topic}
+// keep puts t among the young. Most clients have one topic and need no map.
+func (k *matcher) keep(t *topicMatch) *topicMatch {
 	switch {
 	case k.last == nil:
 		k.last = t
 		return t
-	case k.all == nil:
-		k.all = map[string]*topicMatch{k.last.topic: k.last}
-	case len(k.all) >= matcherTopics:
-		clear(k.all)
+	case k.young == nil:
+		k.young = map[string]*topicMatch{k.last.topic: k.last}
+	case len(k.young) >= cmp.Or(k.limit, clientTopics):
+		k.young, k.old = map[string]*topicMatch{}, k.young
 	}
-	k.all[topic] = t
+	k.young[t.topic] = t
 	k.last = t
 	return t
 }
