@@ -65,7 +65,7 @@ func (c *client) flush() {
 		clear(bt.msgs)
 		clear(bt.runs)
 		bt.msgs, bt.runs, bt.bytes = bt.msgs[:0], bt.runs[:0], 0
-		if c.in.pooled == nil {
+		if len(c.in.buf) <= smallBuf {
 			bt.msgs, bt.runs = nil, nil
 		}
 	}
@@ -78,12 +78,14 @@ func (c *client) flush() {
 // fanOut delivers a batch here, to the members that shared subscriptions choose,
 // and to peers. It reports whether the messages were kept for any of them.
 func (b *Broker) fanOut(bt *batch) (kept bool) {
+	arenas := arenas{left: bt.bytes}
 	for i := range bt.runs {
 		r := &bt.runs[i]
 		targets := b.match(r.t)
 		if len(targets) > 0 {
-			b.fanOutRun(bt, r, targets, &kept)
+			b.fanOutRun(bt, r, &arenas, targets, &kept)
 		}
+		arenas.left -= r.bytes
 		for j := r.from; j < r.to; j++ {
 			if picks := b.deps.Log.Shared(r.t.topic); len(picks) > 0 {
 				bt.keep(&kept)
@@ -152,9 +154,16 @@ type frames struct {
 	largest int
 }
 
+// arenas are what the frames of a batch are cut from, for each kind of receiver: a
+// piece of memory for all runs, because with many topics each message is a run.
+type arenas struct {
+	of   [2][]byte // version 5 or not
+	left int       // bytes of the runs that are to come, about
+}
+
 // fanOutRun gives a run to all its local receivers.
-func (b *Broker) fanOutRun(bt *batch, r *run, targets []target, kept *bool) {
-	var all [2]frames // version 5 or not
+func (b *Broker) fanOutRun(bt *batch, r *run, arenas *arenas, targets []target, kept *bool) {
+	var all [2]frames // as in arenas
 	publisher := bt.msgs[r.from].Publisher
 	for i := range targets {
 		t := &targets[i]
@@ -168,12 +177,17 @@ func (b *Broker) fanOutRun(bt *batch, r *run, targets []target, kept *bool) {
 			c.offerEach(bt.msgs[r.from:r.to], mg)
 			continue
 		}
-		f := &all[0]
+		kind := 0
 		if c.version == 5 {
-			f = &all[1]
+			kind = 1
 		}
+		f := &all[kind]
 		if f.bytes == nil {
-			f.encode(c.version, bt.msgs[r.from:r.to], r.bytes)
+			arena := &arenas.of[kind]
+			if *arena == nil {
+				*arena = make([]byte, 0, arenas.left)
+			}
+			*arena = f.encode(*arena, c.version, bt.msgs[r.from:r.to])
 		}
 		if c.maxPacket != 0 && f.largest > c.maxPacket {
 			bt.keep(kept)
@@ -184,13 +198,16 @@ func (b *Broker) fanOutRun(bt *batch, r *run, targets []target, kept *bool) {
 	}
 }
 
-func (f *frames) encode(version byte, msgs []session.Message, size int) {
-	f.bytes = make([]byte, 0, size)
+// encode appends the packets to arena, and returns that.
+func (f *frames) encode(arena []byte, version byte, msgs []session.Message) []byte {
+	from := len(arena)
 	for i := range msgs {
-		at := len(f.bytes)
-		f.bytes = codec.AppendPublish(f.bytes, version, &msgs[i], codec.PublishOptions{})
-		f.largest = max(f.largest, len(f.bytes)-at)
+		at := len(arena)
+		arena = codec.AppendPublish(arena, version, &msgs[i], codec.PublishOptions{})
+		f.largest = max(f.largest, len(arena)-at)
 	}
+	f.bytes = arena[from:len(arena):len(arena)]
+	return arena
 }
 
 // offerFrames queues encoded QoS 0 messages of one topic.

@@ -87,7 +87,7 @@ type matcher struct {
 // Bounds of a matcher: of one client's topics, and of those of all that the log or
 // the mesh brings, about 16 MB.
 const (
-	clientTopics = 512
+	clientTopics = 1 << 10
 	sharedTopics = 64 << 10
 )
 
