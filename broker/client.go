@@ -81,6 +81,7 @@ type client struct {
 type rightsAt struct {
 	version uint64
 	Rights
+	receivesAll bool // MayReceive is true of every topic
 }
 
 // may returns the client's rights under the policy of now.
@@ -89,7 +90,10 @@ func (c *client) may() *rightsAt {
 	if r := c.rights.Load(); r != nil && r.version == v {
 		return r
 	}
-	r := &rightsAt{v, c.b.deps.Auth.Rights(c.user, c.id)}
+	r := &rightsAt{version: v, Rights: c.b.deps.Auth.Rights(c.user, c.id)}
+	if a, ok := r.Rights.(interface{ MayReceiveAll() bool }); ok {
+		r.receivesAll = a.MayReceiveAll()
+	}
 	c.rights.Store(r)
 	return r
 }

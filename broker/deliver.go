@@ -165,12 +165,12 @@ func (c *client) accepts(m *session.Message, qos byte, ids []uint32) bool {
 }
 
 // receiveTopics bounds what a client remembers of its right to receive.
-const receiveTopics = 256
+const receiveTopics = 1024
 
 // mayReceive asks the policy once for each topic.
 func (c *client) mayReceive(topic string) bool {
 	r := c.may()
-	if a, ok := r.Rights.(interface{ MayReceiveAll() bool }); ok && a.MayReceiveAll() {
+	if r.receivesAll {
 		return true
 	}
 	o := &c.out
