@@ -179,6 +179,9 @@ func (s *subscriber) follow(ctx context.Context, d *dialer, options sessionOptio
 // lostError is the end of a connection that worked.
 type lostError struct{ error }
 
+// Unwrap returns what ended it.
+func (e lostError) Unwrap() error { return e.error }
+
 // once runs one connection to its end. It returns nil when sub is complete.
 func (s *subscriber) once(ctx context.Context, d *dialer, options sessionOptions, first bool) error {
 	s.mu.Lock()
@@ -233,7 +236,7 @@ func (s *subscriber) subscribe(ctx context.Context, c *connection) error {
 	}
 	if err != nil {
 		if cause := c.cause.Load(); cause != nil {
-			return *cause
+			return lostError{*cause} // before its SUBACK
 		}
 		return fmt.Errorf("the broker did not acknowledge the subscription: %w", err)
 	}
