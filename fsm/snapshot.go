@@ -49,7 +49,7 @@ type snapshot struct {
 
 // Persist implements raft.FSMSnapshot.
 func (p *snapshot) Persist(sink raft.SnapshotSink) error {
-	w := bufio.NewWriterSize(sink, 1<<20)
+	w := bufio.NewWriterSize(sink, 256<<10)
 	t := tar.NewWriter(w)
 	err := p.write(t)
 	err = errors.Join(err, t.Close())
@@ -161,7 +161,7 @@ func (s *Store) unpack(r io.Reader, name string) error {
 	if err := fs.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	end := &trailer{r: bufio.NewReaderSize(r, 1<<20)}
+	end := &trailer{r: bufio.NewReaderSize(r, 256<<10)}
 	t := tar.NewReader(end)
 	for {
 		h, err := t.Next()

@@ -18,8 +18,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// The nodes make much garbage, and keep little.
-	debug.SetGCPercent(400)
+	// The nodes make much garbage, and keep little: it is collected when there is
+	// much of it in all.
+	debug.SetGCPercent(2000)
+	debug.SetMemoryLimit(3 << 30)
 	goleak.VerifyTestMain(m)
 }
 
