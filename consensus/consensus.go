@@ -189,6 +189,7 @@ type Consensus struct {
 	trans   *gatedTransport
 	layer   *streamLayer
 	store   *guardedStore
+	newest  atomic.Pointer[point] // the last entry of the newest snapshot
 	snaps   raft.SnapshotStore
 	metrics *metrics
 

@@ -25,6 +25,7 @@ type gatedTransport struct {
 	*raft.NetworkTransport
 	ctx   context.Context
 	store *guardedStore
+	calls chan raft.RPC // of others, for raft
 
 	mu      sync.Mutex
 	woken   chan struct{} // closed when an entry comes
@@ -40,10 +41,13 @@ type told struct{ term, commit uint64 }
 
 func newGatedTransport(ctx context.Context, t *raft.NetworkTransport, store *guardedStore, now func() time.Duration) *gatedTransport {
 	return &gatedTransport{
-		NetworkTransport: t, ctx: ctx, store: store, woken: make(chan struct{}), peers: map[raft.ServerID]told{},
+		NetworkTransport: t, ctx: ctx, store: store, calls: make(chan raft.RPC), woken: make(chan struct{}), peers: map[raft.ServerID]told{},
 		contacts: newContacts(now),
 	}
 }
+
+// Consumer implements raft.Transport.
+func (t *gatedTransport) Consumer() <-chan raft.RPC { return t.calls }
 
 // begin is called when entries are about to be stored here: what is held back
 // goes out while the disk works, so that replication is free when it is done.

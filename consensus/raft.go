@@ -78,7 +78,14 @@ func (c *Consensus) openRaft(ctx context.Context) (err error) {
 			err = errors.Join(err, storage.Log.Close())
 		}
 	}()
-	c.snaps = roomySnapshots{storage.Snapshots, c.deps.Room}
+	list, err := storage.Snapshots.List()
+	if err != nil {
+		return fmt.Errorf("list the snapshots: %w", err)
+	}
+	if len(list) > 0 {
+		c.newest.Store(&point{list[0].Index, list[0].Term})
+	}
+	c.snaps = roomySnapshots{storage.Snapshots, c.deps.Room, func(p point) { c.newest.Store(&p) }}
 	c.store = &guardedStore{
 		LogStore: storage.Log, deadline: c.cfg.StoreDeadline, fatal: c.deps.Fatal, latency: c.metrics.store,
 		storing: func() func() { return c.trans.begin() }, room: c.deps.Room, start: time.Now(),
@@ -108,6 +115,14 @@ func (c *Consensus) openRaft(ctx context.Context) (err error) {
 	if err != nil {
 		return errors.Join(fmt.Errorf("start raft: %w", err), c.trans.Close())
 	}
+	s := settled{
+		newest:  c.newest.Load,
+		applied: func() uint64 { return max(c.raft.AppliedIndex(), c.deps.State.AppliedIndex()) },
+		term:    func() (uint64, error) { return number(c.store, keyTerm) },
+		log:     c.store,
+	}
+	calls := c.trans.NetworkTransport.Consumer()
+	c.wg.Go(func() { s.serve(calls, c.trans.calls, c.ctx.Done()) })
 	if c.aloneVoter() {
 		if err := elect(c.trans, rc.LocalID, self); err != nil {
 			// The heartbeat timeout does the same, later.

@@ -155,6 +155,7 @@ func (t *gatedTransport) fit() error {
 type roomySnapshots struct {
 	raft.SnapshotStore
 	room func() Room
+	made func(point) // is told of every snapshot that is whole
 }
 
 // Create implements raft.SnapshotStore.
@@ -166,14 +167,24 @@ func (s roomySnapshots) Create(v raft.SnapshotVersion, index, term uint64, conf 
 	if err != nil {
 		return nil, err
 	}
-	return &roomySink{SnapshotSink: sink, room: s.room}, nil
+	return &roomySink{SnapshotSink: sink, room: s.room, made: func() { s.made(point{index, term}) }}, nil
 }
 
 // roomySink looks at the room every megabyte.
 type roomySink struct {
 	raft.SnapshotSink
 	room func() Room
+	made func()
 	left int
+}
+
+// Close implements io.Closer.
+func (s *roomySink) Close() error {
+	err := s.SnapshotSink.Close()
+	if err == nil {
+		s.made()
+	}
+	return err
 }
 
 // Write implements io.Writer.
