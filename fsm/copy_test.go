@@ -90,7 +90,11 @@ func TestBuildIsTheCopy(t *testing.T) {
 func TestCopyWhileApplying(t *testing.T) {
 	r := newTape(t)
 	logs := goldenLog(r)
-	live := r.open(vfs.NewMem())
+	live, err := Open(t.Context(), Config{Dir: "state", Node: "a", FS: vfs.NewMem(), KeepDead: true}, Deps{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer live.Close()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

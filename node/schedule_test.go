@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -33,11 +34,11 @@ func names(t *testing.T, dir string) (out []string) {
 func TestSchedule(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := filepath.Join(t.TempDir(), "backups")
-		var broken error
+		var broken atomic.Pointer[error]
 		s := newSchedule(BackupConfig{Directory: dir, Interval: time.Hour, Keep: 2}, "id-a-", slog.New(slog.DiscardHandler),
 			func(_ context.Context, path string) (int64, error) {
-				if broken != nil {
-					return 0, broken
+				if err := broken.Load(); err != nil {
+					return 0, *err
 				}
 				return 5, os.WriteFile(path, []byte("whole"), 0o600)
 			})
@@ -69,7 +70,8 @@ func TestSchedule(t *testing.T) {
 		if d := cmp.Diff(want, names(t, dir)); d != "" {
 			t.Error(d)
 		}
-		broken = errors.New("broken")
+		failure := errors.New("broken")
+		broken.Store(&failure)
 		time.Sleep(time.Hour)
 		if d := cmp.Diff(want, names(t, dir)); d != "" {
 			t.Error(d)
@@ -78,7 +80,7 @@ func TestSchedule(t *testing.T) {
 		if err := s.failures.Write(&m); err != nil || m.GetCounter().GetValue() != 1 {
 			t.Errorf("failures are counted as %v, %v", m.GetCounter(), err)
 		}
-		broken = nil
+		broken.Store(nil)
 		time.Sleep(backupRetry)
 		want = []string{"id-a-20000101T030000Z.mqb", "id-a-20000101T040500Z.mqb", "id-a-notes.mqb", "id-b-19990101T000000Z.mqb"}
 		if d := cmp.Diff(want, names(t, dir)); d != "" {
