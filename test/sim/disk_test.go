@@ -19,6 +19,7 @@ import (
 // state. A crash leaves of it what was synced.
 type disk struct {
 	fs    *vfs.MemFS
+	links sync.Mutex // see linksAlone
 	log   *memLog
 	snaps *memSnapshots
 }
@@ -39,7 +40,24 @@ var errCrashed = errors.New("the node has crashed")
 func (d *disk) crash(unsynced int, rng *rand.Rand) *disk {
 	log := d.log.freeze()
 	snaps := d.snaps.freeze()
+	d.links.Lock()
+	defer d.links.Unlock()
 	return &disk{fs: d.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: unsynced, RNG: rng}), log: log, snaps: snaps}
+}
+
+// linksAlone is a disk's file system whose Link and crash clones exclude each other:
+// Pebble's takes a read lock twice in Link, and waits for ever for a clone that waits
+// between the two.
+type linksAlone struct {
+	*vfs.MemFS
+	mu *sync.Mutex
+}
+
+// Link implements vfs.FS.
+func (l linksAlone) Link(oldname, newname string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.MemFS.Link(oldname, newname)
 }
 
 // memLog is raft's log and stable store. Every write is durable when it returns,

@@ -76,7 +76,7 @@ func (c *cluster) start(name string, d *disk) (*process, error) {
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	var err error
 	p.store, err = fsm.Open(p.ctx, fsm.Config{
-		Dir: stateDir, Node: name, FS: d.fs, CacheBytes: 1 << 20, MemTableBytes: int64(c.plan.memtable), KeepDead: c.plan.keepDead,
+		Dir: stateDir, Node: name, FS: linksAlone{d.fs, &d.links}, CacheBytes: 1 << 20, MemTableBytes: int64(c.plan.memtable), KeepDead: c.plan.keepDead,
 	}, fsm.Deps{Observe: p.events.observe, Halt: p.halt})
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
