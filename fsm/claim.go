@@ -110,8 +110,7 @@ func (a *applier) putSession(s *sess) { a.setProto(appendString(keySession, s.re
 func (a *applier) release(c *logpb.Release, r *Result) {
 	s := a.held(c.Client, c.Epoch, r)
 	if s == nil {
-		// With a grace the client was sent away and has come back in time.
-		a.settleFormer(formerKey{c.Client, c.Epoch}, c.Will && c.Grace == 0)
+		a.toldOf(c)
 		return
 	}
 	if c.Expiry != nil {

@@ -39,6 +39,7 @@ func (a *applier) overtaken(s *sess) {
 	f := &logpb.Former{
 		Client: s.rec.Client, Epoch: s.rec.Epoch, Owner: s.rec.Owner, OwnerIncarnation: s.rec.OwnerIncarnation,
 		User: s.rec.User, Will: s.rec.Will, At: a.stamp + formerPatience,
+		Forgiven: s.rec.Will.Delay == 0 || s.rec.Expiry == 0, // as claim does after a drain
 	}
 	s.rec.Will, s.rec.WillAt = nil, 0
 	a.addFormer(f)
@@ -54,6 +55,15 @@ func former(f *logpb.Former) formerKey { return formerKey{f.Client, f.Epoch} }
 
 func (k formerKey) key() []byte {
 	return append(appendClient(keyFormer, k.client), uint64Value(k.epoch)...)
+}
+
+// toldOf settles a will by the late release of its connection.
+func (a *applier) toldOf(c *logpb.Release) {
+	k := formerKey{c.Client, c.Epoch}
+	if f := a.formers[k]; f != nil {
+		// With a grace the client was sent away and has come back in time.
+		a.settleFormer(k, c.Will && (c.Grace == 0 || !f.Forgiven))
+	}
 }
 
 // settleFormer decides about a will that waits, if it still does.

@@ -19,21 +19,23 @@ func TestWillOfTheOvertaken(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		level uint32
+		delay uint32 // with one the new connection begins anew
 		do    func(r *tape, e uint64)
 		want  int
 	}{
-		{"nobody tells yet", Level, func(r *tape, _ uint64) { tick(r, formerPatience-1) }, 0},
-		{"nobody tells in time", Level, func(r *tape, _ uint64) { tick(r, formerPatience) }, 1},
-		{"it was left before", Level, func(r *tape, e uint64) { late(r, e, false, 0) }, 0},
-		{"it was lost", Level, func(r *tape, e uint64) { late(r, e, true, 0) }, 1},
-		{"it was sent away and is back", Level, func(r *tape, e uint64) { late(r, e, true, 30) }, 0},
-		{"told too late", Level, func(r *tape, e uint64) { tick(r, formerPatience); late(r, e, true, 0); late(r, e, false, 0) }, 1},
-		{"told twice", Level, func(r *tape, e uint64) { late(r, e, true, 0); late(r, e, true, 0) }, 1},
-		{"told of another connection", Level, func(r *tape, e uint64) { late(r, e+1, true, 0); late(r, e-1, true, 0) }, 0},
-		{"its node is down", Level, func(r *tape, _ uint64) { r.down("a") }, 1},
-		{"its node starts anew", Level, func(r *tape, _ uint64) { r.up("a") }, 1},
-		{"another node is down", Level, func(r *tape, _ uint64) { r.down("b") }, 0},
-		{"a member does not tell", levelFormer - 1, func(*tape, uint64) {}, 1},
+		{"nobody tells yet", Level, 0, func(r *tape, _ uint64) { tick(r, formerPatience-1) }, 0},
+		{"nobody tells in time", Level, 0, func(r *tape, _ uint64) { tick(r, formerPatience) }, 1},
+		{"it was left before", Level, 0, func(r *tape, e uint64) { late(r, e, false, 0) }, 0},
+		{"it was lost", Level, 0, func(r *tape, e uint64) { late(r, e, true, 0) }, 1},
+		{"it was sent away and is back", Level, 0, func(r *tape, e uint64) { late(r, e, true, 30) }, 0},
+		{"it was sent away and has begun anew", Level, 10, func(r *tape, e uint64) { late(r, e, true, 30) }, 1},
+		{"told too late", Level, 0, func(r *tape, e uint64) { tick(r, formerPatience); late(r, e, true, 0); late(r, e, false, 0) }, 1},
+		{"told twice", Level, 0, func(r *tape, e uint64) { late(r, e, true, 0); late(r, e, true, 0) }, 1},
+		{"told of another connection", Level, 0, func(r *tape, e uint64) { late(r, e+1, true, 0); late(r, e-1, true, 0) }, 0},
+		{"its node is down", Level, 0, func(r *tape, _ uint64) { r.down("a") }, 1},
+		{"its node starts anew", Level, 0, func(r *tape, _ uint64) { r.up("a") }, 1},
+		{"another node is down", Level, 0, func(r *tape, _ uint64) { r.down("b") }, 0},
+		{"a member does not tell", levelFormer - 1, 0, func(*tape, uint64) {}, 1},
 	} {
 		for _, restarted := range []bool{false, true} {
 			name := c.name
@@ -44,8 +46,8 @@ func TestWillOfTheOvertaken(t *testing.T) {
 				r := newTape(t)
 				r.level = c.level
 				r.up("b")
-				_, e := r.connect("a", &logpb.Claim{Client: "c", Will: will("w", 0)})
-				r.connect("b", &logpb.Claim{Client: "c"})
+				_, e := r.connect("a", &logpb.Claim{Client: "c", Will: will("w", c.delay), Expiry: 100})
+				r.connect("b", &logpb.Claim{Client: "c", CleanStart: c.delay > 0})
 				if restarted {
 					if err := r.store.Close(); err != nil {
 						t.Fatal(err)

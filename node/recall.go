@@ -12,7 +12,7 @@ import (
 const recallPage = 10_000
 
 // recallPause lies between two rounds in which no peer answered.
-const recallPause = 200 * time.Millisecond
+const recallPause = 20 * time.Millisecond
 
 // recall asks the peers which passwords were verified, when this process has the key
 // that they are remembered under, until one answers. A balancer sends a node that

@@ -3234,8 +3234,11 @@ type Former struct {
 	User             string                 `protobuf:"bytes,5,opt,name=user,proto3" json:"user,omitempty"`
 	Will             *Will                  `protobuf:"bytes,6,opt,name=will,proto3" json:"will,omitempty"`
 	At               int64                  `protobuf:"varint,7,opt,name=at,proto3" json:"at,omitempty"` // log time, ms: it fires then
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// It does not fire if the client was sent away, since it has come back; otherwise
+	// the clean start has ended the session that the will was to wait for.
+	Forgiven      bool `protobuf:"varint,8,opt,name=forgiven,proto3" json:"forgiven,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Former) Reset() {
@@ -3315,6 +3318,13 @@ func (x *Former) GetAt() int64 {
 		return x.At
 	}
 	return 0
+}
+
+func (x *Former) GetForgiven() bool {
+	if x != nil {
+		return x.Forgiven
+	}
+	return false
 }
 
 // Span is what lies between two positions.
@@ -4184,7 +4194,7 @@ const file_fsm_logpb_log_proto_rawDesc = "" +
 	"\ahorizon\x18\x10 \x01(\x04R\ahorizon\x12\x14\n" +
 	"\x05since\x18\x11 \x01(\x03R\x05since\x12*\n" +
 	"\x04zero\x18\x12 \x03(\v2\x16.mqcluster.log.v1.SpanR\x04zero\x12\x1a\n" +
-	"\bdeposits\x18\x13 \x01(\rR\bdeposits\"\xc9\x01\n" +
+	"\bdeposits\x18\x13 \x01(\rR\bdeposits\"\xe5\x01\n" +
 	"\x06Former\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x14\n" +
@@ -4192,7 +4202,8 @@ const file_fsm_logpb_log_proto_rawDesc = "" +
 	"\x11owner_incarnation\x18\x04 \x01(\x04R\x10ownerIncarnation\x12\x12\n" +
 	"\x04user\x18\x05 \x01(\tR\x04user\x12*\n" +
 	"\x04will\x18\x06 \x01(\v2\x16.mqcluster.log.v1.WillR\x04will\x12\x0e\n" +
-	"\x02at\x18\a \x01(\x03R\x02at\"*\n" +
+	"\x02at\x18\a \x01(\x03R\x02at\x12\x1a\n" +
+	"\bforgiven\x18\b \x01(\bR\bforgiven\"*\n" +
 	"\x04Span\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\x04R\x04from\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\x04R\x02to\"\xd4\x01\n" +
