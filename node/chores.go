@@ -49,7 +49,7 @@ func (n *Node) openChores(context.Context) error {
 
 // checkLease lets the broker serve only while this node may.
 func (n *Node) checkLease(context.Context) {
-	may := n.consensus.Leased() && n.consensus.Incarnation() != 0
+	may := n.leased() && n.recallSettled()
 	n.broker.SetServing(may && !n.draining.Load())
 	n.admitting.Store(may)
 }

@@ -85,6 +85,8 @@ type Node struct {
 	leave     sync.Once
 	stop      sync.Once
 	recalled  sync.Once
+	remembers atomic.Bool               // recall is over
+	leasedAt  atomic.Pointer[time.Time] // when checkLease first found a lease
 
 	ctx      context.Context
 	cancel   context.CancelFunc

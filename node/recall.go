@@ -21,6 +21,7 @@ const recallPause = 20 * time.Millisecond
 func (n *Node) recall() {
 	tick := time.NewTicker(recallPause)
 	defer tick.Stop()
+	defer n.remembers.Store(true)
 	for !n.recallOnce() {
 		select {
 		case <-n.ctx.Done():
@@ -48,8 +49,23 @@ func (n *Node) recallOnce() bool {
 	if answers > 0 {
 		n.log.Info("peers told which passwords are verified", "users", n.memory.Len())
 	}
-	// Before it has caught up, the founder of a cluster believes that it is alone.
-	return answers > 0 || peers == 0 && n.admitting.Load()
+	// Before it has read its log, the founder of a cluster believes that it is alone.
+	return answers > 0 || peers == 0 && n.leased()
+}
+
+// recallGrace bounds how long a node with a lease waits for what its peers remember
+// before it accepts clients.
+const recallGrace = time.Second
+
+// leased tells whether the node has a lease and its own incarnation is in the log.
+func (n *Node) leased() bool { return n.consensus.Leased() && n.consensus.Incarnation() != 0 }
+
+// recallSettled tells whether clients need not wait for recall any more. It is asked
+// when the node is leased.
+func (n *Node) recallSettled() bool {
+	now := time.Now()
+	n.leasedAt.CompareAndSwap(nil, &now)
+	return n.remembers.Load() || time.Since(*n.leasedAt.Load()) > recallGrace
 }
 
 // remembered asks for entries behind so many.
