@@ -93,6 +93,9 @@ func (n *Node) lead(context.Context) {
 	if !n.consensus.IsLeader() {
 		return
 	}
+	if n.secrets.blob() == nil {
+		n.askSecrets()
+	}
 	blob := n.secrets.renew(time.Now())
 	if blob == nil && n.consensus.Secrets() == nil {
 		blob = n.secrets.blob()

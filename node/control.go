@@ -24,6 +24,7 @@ const (
 	pathNode     = "/v1/node"
 	pathRemember = "/v1/remember"
 	pathRecall   = "/v1/recall"
+	pathSecrets  = "/v1/secrets"
 	pathApplied  = "/v1/applied"
 	pathIssue    = "/v1/issue"
 	pathClock    = "/v1/clock"
@@ -42,6 +43,7 @@ func (n *Node) openControl(context.Context) error {
 	serve(control, pathNode, n.serveNode)
 	serve(control, pathRemember, n.serveRemember)
 	serve(control, pathRecall, n.serveRecall)
+	serve(control, pathSecrets, n.serveSecrets)
 	serve(control, pathApplied, n.serveApplied)
 	serve(control, pathIssue, n.serveIssue)
 	serve(control, pathClock, n.serveClock)

@@ -93,3 +93,28 @@ func (n *Node) serveRecall(_ context.Context, _ string, r remembered) ([]auth.En
 	all = all[min(max(r.After, 0), len(all)):]
 	return all[:min(recallPage, len(all))], nil
 }
+
+// askSecretsTime bounds how long a new leader asks one peer for the secrets.
+const askSecretsTime = 500 * time.Millisecond
+
+// askSecrets has a leader that was just started take over the secrets that its peers
+// hold: with new ones nobody would know a verified password or a TLS ticket any more.
+func (n *Node) askSecrets() {
+	for peer := range n.book.members() {
+		if peer == n.cfg.Node.ID {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(n.ctx, askSecretsTime)
+		var blob []byte
+		err := n.call(ctx, peer, pathSecrets, none{}, &blob)
+		cancel()
+		if err == nil && len(blob) > 0 {
+			n.secrets.receive(blob)
+			return
+		}
+	}
+}
+
+func (n *Node) serveSecrets(context.Context, string, none) ([]byte, error) {
+	return n.secrets.blob(), nil
+}
