@@ -11,7 +11,8 @@ import (
 // recallPage is how many verified passwords one answer has: about 2 MB.
 const recallPage = 10_000
 
-// recallPause lies between two rounds in which no peer answered.
+// recallPause lies between the first two rounds in which no peer answered; it doubles
+// up to recallGrace, because peers may be down for long.
 const recallPause = 20 * time.Millisecond
 
 // recall asks the peers which passwords were verified, when this process has the key
@@ -19,14 +20,12 @@ const recallPause = 20 * time.Millisecond
 // comes back the next clients that connect, all of them, and each would cost a hash
 // else, 30 ms of a core.
 func (n *Node) recall() {
-	tick := time.NewTicker(recallPause)
-	defer tick.Stop()
 	defer n.remembers.Store(true)
-	for !n.recallOnce() {
+	for pause := recallPause; !n.recallOnce(); pause = min(2*pause, recallGrace) {
 		select {
 		case <-n.ctx.Done():
 			return
-		case <-tick.C:
+		case <-time.After(pause):
 		}
 	}
 }
