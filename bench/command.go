@@ -103,6 +103,7 @@ func (f *flags) registerAccess(cmd *cobra.Command) {
 	p.StringVar(&f.key, "key", "", "PEM file of its key")
 	p.StringVar(&f.name, "server-name", "", "name that the broker's certificate must have (default: the host of the address)")
 	p.BoolVar(&f.Resume, "resume", false, "resume TLS sessions, for scenario connect")
+	p.BoolVar(&f.HandshakeOnly, "handshake-only", false, "end each connection when its TLS handshake is done, for scenario connect")
 	p.StringVarP(&f.Username, "username", "u", "", "user name")
 	p.StringVar(&f.passwordFile, "password-file", "", "file whose first line is the password; - for standard input")
 	p.StringVarP(&f.output, "output", "o", "table", "form of the result: table or json")

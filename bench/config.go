@@ -81,6 +81,9 @@ type Config struct {
 	// TLS is nil for plain TCP. Resume makes Connects resume TLS sessions.
 	TLS    *tls.Config
 	Resume bool
+	// HandshakeOnly makes Connects end a connection when the TLS handshake is done, so
+	// that nothing but that is measured.
+	HandshakeOnly bool
 	// Curves are the key exchanges that TLS clients offer, and MaxTLS the newest
 	// version; empty and 0 mean those of crypto/tls, which begins with a hybrid that
 	// costs more than the rest of a resumed handshake and that no device offers.
@@ -201,6 +204,8 @@ func (c Config) validate() error {
 		return fmt.Errorf("topics and fillers must not be negative, and topics at most %d", maxTopics)
 	case c.Resume && c.TLS == nil:
 		return errors.New("only TLS sessions can be resumed: give --cafile as well as --resume")
+	case c.HandshakeOnly && (c.TLS == nil || c.Scenario != Connects || c.Persistent):
+		return errors.New("only the connect scenario over TLS, without persistent sessions, can end after the handshake: leave --handshake-only out, or give --cafile")
 	}
 	return nil
 }

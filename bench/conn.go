@@ -29,6 +29,19 @@ type link struct {
 
 // connect dials and waits for the CONNACK.
 func connect(ctx context.Context, c *Config, addr string, packet []byte) (*link, error) {
+	l, err := dial(ctx, c, addr)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.connect(packet, c.Version == 5); err != nil {
+		l.Close()
+		return nil, fmt.Errorf("connect to %s: %w", addr, err)
+	}
+	return l, nil
+}
+
+// dial connects, TLS included.
+func dial(ctx context.Context, c *Config, addr string) (*link, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	var conn net.Conn
@@ -45,14 +58,31 @@ func connect(ctx context.Context, c *Config, addr string, packet []byte) (*link,
 	if t, ok := conn.(*tls.Conn); ok {
 		l.resumed = t.ConnectionState().DidResume
 	}
-	if err := l.handshake(packet, c.Version == 5); err != nil {
-		conn.Close()
-		return nil, fmt.Errorf("connect to %s: %w", addr, err)
-	}
 	return l, nil
 }
 
-func (l *link) handshake(packet []byte, v5 bool) error {
+// handshake makes a TLS connection and ends it. It returns when the broker has ended
+// it, too: before, it may not have done its part.
+func handshake(ctx context.Context, c *Config, addr string) (resumed bool, err error) {
+	l, err := dial(ctx, c, addr)
+	if err != nil {
+		return false, err
+	}
+	defer l.Close()
+	t, ok := l.Conn.(*tls.Conn)
+	if !ok {
+		return false, errors.New("there is no handshake without TLS")
+	}
+	if err := errors.Join(t.SetDeadline(time.Now().Add(dialTimeout)), t.CloseWrite()); err != nil {
+		return false, fmt.Errorf("end the connection to %s: %w", addr, err)
+	}
+	if _, err := io.Copy(io.Discard, t); err != nil {
+		return false, fmt.Errorf("connect to %s: %w", addr, err)
+	}
+	return l.resumed, nil
+}
+
+func (l *link) connect(packet []byte, v5 bool) error {
 	_, body, err := l.exchange(packet, packetConnack)
 	if err != nil {
 		return err

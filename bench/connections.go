@@ -93,7 +93,11 @@ func (r *run) sessionID(i int) string {
 // connectOnce connects and leaves. A persistent session must be there already.
 func (r *run) connectOnce(ctx context.Context, client string, persistent bool) (resumed bool, err error) {
 	c := &r.cfg
-	l, err := connect(ctx, c, c.SubAddrs[r.turn.Add(1)%uint64(len(c.SubAddrs))], connectPacket(c, "b"+client, !persistent, persistent))
+	addr := c.SubAddrs[r.turn.Add(1)%uint64(len(c.SubAddrs))]
+	if c.HandshakeOnly {
+		return handshake(ctx, c, addr)
+	}
+	l, err := connect(ctx, c, addr, connectPacket(c, "b"+client, !persistent, persistent))
 	if err != nil {
 		return false, err
 	}

@@ -78,6 +78,7 @@ type Setup struct {
 	Persistent bool    `json:"persistent"`
 	TLS        bool    `json:"tls"`
 	Resume     bool    `json:"resume,omitempty"`
+	Handshake  bool    `json:"handshake_only,omitempty"`
 }
 
 // Loss is messages of one publisher that one receiver did not get.
@@ -160,7 +161,7 @@ type Process struct {
 func newReport(c *Config, start time.Time) Report {
 	s := Setup{Version: int(c.Version), QoS: int(c.QoS), Size: c.Size, Clients: c.Clients, Count: c.Count,
 		Duration: c.Duration.Seconds(), Window: c.Window, Rate: c.Rate, Topics: c.Topics, Fillers: c.Fillers, Batch: c.Batch, Persistent: c.Persistent,
-		TLS: c.TLS != nil, Resume: c.Resume}
+		TLS: c.TLS != nil, Resume: c.Resume, Handshake: c.HandshakeOnly}
 	if c.Scenario == Shared {
 		s.Members = c.Members
 	}

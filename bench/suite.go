@@ -66,7 +66,7 @@ func Suite() []Case {
 		// Everybody at once, as after a balancer's restart.
 		returning("storm", Config{Clients: 5000, Count: 5000, Window: 5000}),
 		{Name: "handshake", Base: "null", Mutual: true,
-			Config: Config{Scenario: Connects, Count: 2000, Window: 16, Curves: []tls.CurveID{tls.X25519}}},
+			Config: Config{Scenario: Connects, Count: 2000, Window: 16, HandshakeOnly: true, Curves: []tls.CurveID{tls.X25519}}},
 		{Name: "plain", Base: "null", Config: Config{Scenario: Connects, Count: 2000, Window: 16}},
 		{Name: "idle", Fresh: true, Rounds: 1, Config: Config{Scenario: Idle, Clients: 8000, Window: 64}},
 		{Name: "idleTLS", Mutual: true, Fresh: true, Rounds: 1,

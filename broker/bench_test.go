@@ -55,19 +55,24 @@ func dialSub(b *testing.B, n *node, id, filter string) net.Conn {
 	return conn
 }
 
-// benchZero has publishers write batches of 64 QoS 0 messages to subscribers, and
-// counts deliveries. Client and broker share the processor: the figure is a
-// rough one, for comparison with itself.
-func benchZero(b *testing.B, publishers, subscribers, payload int) {
+// benchZero has publishers write batches of 64 QoS 0 messages, to so many topics in
+// turn, to subscribers, and counts deliveries. Client and broker share the processor:
+// the figure is a rough one, for comparison with itself.
+func benchZero(b *testing.B, publishers, subscribers, payload, topics int) {
 	c := newCluster(b, 1, Config{})
 	n := c.nodes[0]
-	frame := codec.AppendPublish(nil, 4, &session.Message{Topic: "bench/topic", Payload: []byte(strings.Repeat("x", payload))}, codec.PublishOptions{})
+	var batch, frame []byte
+	for i := range 64 {
+		frame = codec.AppendPublish(nil, 4, &session.Message{
+			Topic: fmt.Sprintf("bench/%02d", i%topics), Payload: []byte(strings.Repeat("x", payload)),
+		}, codec.PublishOptions{})
+		batch = append(batch, frame...)
+	}
 	var got atomic.Int64
 	var wg sync.WaitGroup
 	for i := range subscribers {
-		counting(b, n, fmt.Sprint("s", i), "bench/topic", len(frame), &got, &wg)
+		counting(b, n, fmt.Sprint("s", i), "bench/#", len(frame), &got, &wg)
 	}
-	batch := []byte(strings.Repeat(string(frame), 64))
 	conns := make([]net.Conn, publishers)
 	for i := range conns {
 		conns[i] = dialSub(b, n, fmt.Sprint("p", i), "none")
@@ -95,5 +100,6 @@ func benchZero(b *testing.B, publishers, subscribers, payload int) {
 	b.ReportMetric(float64(n.broker.m.drops.Load()-dropped), "dropped")
 }
 
-func BenchmarkFanIn(b *testing.B)  { benchZero(b, 50, 1, 16) }
-func BenchmarkFanOut(b *testing.B) { benchZero(b, 1, 500, 64) }
+func BenchmarkFanIn(b *testing.B)  { benchZero(b, 50, 1, 16, 1) }
+func BenchmarkFanOut(b *testing.B) { benchZero(b, 1, 500, 64, 1) }
+func BenchmarkTopics(b *testing.B) { benchZero(b, 50, 1, 16, 64) }

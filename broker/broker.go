@@ -74,13 +74,14 @@ type Broker struct {
 	// subVersion changes after every change of local subscriptions.
 	subVersion atomic.Uint64
 
-	applied    matcher // of the goroutine that applies
+	applied    matches // of the goroutine that applies
 	remoteMu   sync.Mutex
-	remote     matcher // of the mesh
+	remote     matches // of the mesh
 	sysMu      sync.RWMutex
 	sys        map[string]*session.Message
-	sysMatcher matcher // under sysMu
+	sysMatches matches // under sysMu
 
+	index    atomic.Uint64 // as told by Applied
 	serving  atomic.Bool
 	unserved atomic.Int64 // tick since when not serving
 	draining atomic.Bool
@@ -115,7 +116,7 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*Broker, error) {
 		trie: routing.NewTrie[*entry](),
 		sys:  map[string]*session.Message{}, start: time.Now(),
 	}
-	b.applied.limit, b.remote.limit = sharedTopics, sharedTopics
+	b.applied.Places, b.remote.Places = sharedTopics, sharedTopics
 	b.wanter, _ = deps.Routes.(Wanter)
 	b.ctx, b.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	b.bufs.New = func() any { s := make([]byte, 0, bufSize); return &s }
@@ -187,7 +188,7 @@ func (b *Broker) Apply(ev fsm.Event) {
 
 // Applied tells that all events of the entry at index have been given to
 // Apply.
-func (b *Broker) Applied(uint64) {}
+func (b *Broker) Applied(index uint64) { b.index.Store(index) }
 
 // find returns the connection that holds the session of a client id.
 func (b *Broker) find(id string) *client {
@@ -286,7 +287,7 @@ type noRoutes struct{}
 
 func (noRoutes) Add(string)                                                        {}
 func (noRoutes) Remove(string)                                                     {}
-func (noRoutes) Forward([]*session.Message, uint64)                                {}
+func (noRoutes) Forward([]*session.Message, uint64, uint64)                        {}
 func (noRoutes) ForwardTo(_, _ string, _ *session.Message, _ session.Subscription) {}
 func (noRoutes) Wants(string) bool                                                 { return false }
 func (noRoutes) Synced() <-chan struct{} {

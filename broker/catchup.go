@@ -123,14 +123,14 @@ func (c *client) recall(q *fsm.Queued) {
 		}
 	}
 	msg.qos = min(q.Message.QoS, mg.qos())
-	if !mg.any || msg.qos == 0 && !o.waited(q.Pos) || !c.accepts(q.Message, msg.qos, mg.ids) {
+	if !mg.any || msg.qos == 0 && !o.waited(q.Pos) || !c.accepts(q.Message, msg.qos, mg.ids()) {
 		c.settle(q.Pos)
 		return
 	}
 	msg.dup = msg.dup && msg.qos > 0
 	msg.logged = msg.qos == 2
 	msg.retain = q.Message.Retain && mg.rap
-	msg.ids = mg.ids
+	msg.ids = mg.ids()
 	c.pushQueue(msg)
 }
 
@@ -173,7 +173,7 @@ func (c *client) resume(q *fsm.Queued, r session.Out) {
 	}
 	msg := message{
 		m: q.Message, pos: q.Pos, id: r.PacketID, qos: 1, dup: true,
-		retain: q.Message.Retain && mg.rap, ids: mg.ids, owed: true,
+		retain: q.Message.Retain && mg.rap, ids: mg.ids(), owed: true,
 	}
 	if r.State == session.OutSent {
 		msg.qos, msg.logged = 2, true

@@ -49,6 +49,7 @@ type client struct {
 	epoch     uint64
 	logged    bool // all subscriptions belong into the log
 	horizon   session.Pos
+	left      uint64      // as in fsm.Claimed
 	auth      *exchanging // nil without enhanced authentication; of the reader
 	expiry    uint32      // session expiry interval in force
 	will      bool        // CONNECT brought one
@@ -65,8 +66,8 @@ type client struct {
 	rights     atomic.Pointer[rightsAt]
 	aborted    sync.Once
 
-	// subs are the local subscriptions, by filter; under Broker.subMu.
-	subs     map[string]*subscription
+	// subs are the local subscriptions; under Broker.subMu.
+	subs     []*subscription
 	detached bool
 
 	wg     sync.WaitGroup

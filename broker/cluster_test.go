@@ -37,6 +37,11 @@ type cluster struct {
 	index uint64
 	stamp int64
 	skew  atomic.Int64 // added to log time, ms
+
+	// slow is a node to which messages of the mesh are under way until let, called by
+	// one test.
+	slow atomic.Pointer[node]
+	way  []func()
 }
 
 type submitted struct {
@@ -342,15 +347,37 @@ func (r *testRoutes) Wants(topic string) bool {
 	return false
 }
 
-func (r *testRoutes) Forward(msgs []*session.Message, _ uint64) {
+func (r *testRoutes) Forward(msgs []*session.Message, _, asOf uint64) {
 	for _, n := range r.c.nodes {
 		if n.id == r.id {
 			continue
 		}
-		for _, m := range msgs {
-			n.broker.DeliverRemote(m)
+		deliver := func() {
+			for _, m := range msgs {
+				n.broker.DeliverRemote(m, asOf)
+			}
 		}
+		if r.c.slow.Load() != n {
+			deliver()
+			continue
+		}
+		r.c.mu.Lock()
+		r.c.way = append(r.c.way, deliver)
+		r.c.mu.Unlock()
 	}
+}
+
+// let ends slow: what is under way arrives. It reports how much that was.
+func (c *cluster) let() int {
+	c.slow.Store(nil)
+	c.mu.Lock()
+	way := c.way
+	c.way = nil
+	c.mu.Unlock()
+	for _, deliver := range way {
+		deliver()
+	}
+	return len(way)
 }
 
 func (r *testRoutes) ForwardTo(to, client string, m *session.Message, sub session.Subscription) {

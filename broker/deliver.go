@@ -33,7 +33,7 @@ func (e *encodings) frame(version, qos byte, retain bool) []byte {
 // of QoS 0.
 func (b *Broker) deliver(pos session.Pos, m *session.Message, picks []fsm.Pick, zero bool) {
 	enc := encodings{m: m}
-	t := b.applied.lookupString(m.Topic)
+	t := b.applied.Get(m.Topic)
 	for i, ts := 0, b.match(t); i < len(ts); i++ {
 		mg := *ts[i].of(m.Publisher)
 		if len(picks) > 0 {
@@ -95,7 +95,7 @@ func (c *client) offer(pos session.Pos, mg *merged, enc *encodings) {
 	}
 	qos := min(m.QoS, mg.qos())
 	if qos == 0 {
-		if c.accepts(m, 0, mg.ids) {
+		if c.accepts(m, 0, mg.ids()) {
 			c.pushZero(c.piece(m, mg, enc))
 			c.wake()
 		}
@@ -125,7 +125,7 @@ func (c *client) offerOwed(pos session.Pos, mg *merged, enc *encodings) {
 		return
 	}
 	c.take(pos)
-	if !c.accepts(enc.m, 1, mg.ids) {
+	if !c.accepts(enc.m, 1, mg.ids()) {
 		c.settle(pos)
 		return
 	}
@@ -137,7 +137,7 @@ func (c *client) offerOwed(pos session.Pos, mg *merged, enc *encodings) {
 
 // offerLive is offer for what nobody keeps but this connection.
 func (c *client) offerLive(mg *merged, enc *encodings) {
-	if !c.accepts(enc.m, 1, mg.ids) {
+	if !c.accepts(enc.m, 1, mg.ids()) {
 		return
 	}
 	if c.full(enc.m) {
@@ -197,29 +197,41 @@ func (c *client) plain(m *session.Message, ids []uint32) bool {
 // piece is m at QoS 0.
 func (c *client) piece(m *session.Message, mg *merged, enc *encodings) piece {
 	retain := m.Retain && mg.rap
-	if c.plain(m, mg.ids) && m.ExpiresAt == 0 {
+	if c.plain(m, mg.ids()) && m.ExpiresAt == 0 {
 		return piece{frames: enc.frame(c.version, 0, retain), n: 1}
 	}
-	return piece{m: m, n: 1, ids: mg.ids, retain: retain}
+	return piece{m: m, n: 1, ids: mg.ids(), retain: retain}
 }
 
 // message is m at QoS 1 or 2.
 func (c *client) message(mg *merged, enc *encodings) message {
 	m := enc.m
-	msg := message{m: m, qos: min(m.QoS, mg.qos()), retain: m.Retain && mg.rap, ids: mg.ids}
-	if c.plain(m, mg.ids) {
+	msg := message{m: m, qos: min(m.QoS, mg.qos()), retain: m.Retain && mg.rap, ids: mg.ids()}
+	if c.plain(m, mg.ids()) {
 		msg.frame = enc.frame(c.version, msg.qos, msg.retain)
 	}
 	return msg
 }
 
-// DeliverRemote gives a QoS 0 message of another node to the clients of this
-// one that subscribe to it. It does not block.
-func (b *Broker) DeliverRemote(m *session.Message) {
-	m = b.rebase(m)
+// DeliverRemote gives a QoS 0 message of another node, which had applied the log up to
+// asOf when it sent it, to the clients of this one that subscribe to it. A client that
+// came later, from another connection, does not get it: that other one may have. It
+// does not block.
+func (b *Broker) DeliverRemote(m *session.Message, asOf uint64) {
+	enc := encodings{m: b.rebase(m)}
 	b.remoteMu.Lock()
 	defer b.remoteMu.Unlock()
-	b.deliverZero(b.match(b.remote.lookupString(m.Topic)), m)
+	ts := b.match(b.remote.Get(m.Topic))
+	for i := range ts {
+		mg := ts[i].of(m.Publisher)
+		switch {
+		case !mg.any:
+		case ts[i].c.left > asOf:
+			b.m.dropped(dropMoved, 1)
+		default:
+			ts[i].c.offerZero(mg, &enc)
+		}
+	}
 }
 
 // DeliverRemoteTo gives a QoS 0 message of another node to the client that a
@@ -258,7 +270,7 @@ func (b *Broker) deliverZero(ts []target, m *session.Message) {
 func (c *client) offerZero(mg *merged, enc *encodings) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.out.closing && !c.out.closed && c.accepts(enc.m, 0, mg.ids) {
+	if !c.out.closing && !c.out.closed && c.accepts(enc.m, 0, mg.ids()) {
 		c.pushZero(c.piece(enc.m, mg, enc))
 		c.wake()
 	}

@@ -45,9 +45,10 @@ type Routes interface {
 	// every Add that returned before, or after 300 ms.
 	Synced() <-chan struct{}
 	// Forward sends the messages, in order, to the peers that want them. index is
-	// the log index that the receiver must have applied before it delivers them.
-	// It does not block: a peer whose queue is full loses them, counted.
-	Forward(msgs []*session.Message, index uint64)
+	// the log index that the receiver must have applied before it delivers them, asOf
+	// what this node had applied when it began to deliver them here. It does not
+	// block: a peer whose queue is full loses them, counted.
+	Forward(msgs []*session.Message, index, asOf uint64)
 	// ForwardTo sends m to one client on one node (a shared subscription).
 	ForwardTo(node, client string, m *session.Message, sub session.Subscription)
 }

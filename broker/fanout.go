@@ -20,7 +20,7 @@ type batch struct {
 
 // run is a number of messages to one topic, one after the other.
 type run struct {
-	t        *topicMatch
+	t        *matched
 	from, to int
 	bytes    int
 	expiring bool
@@ -29,9 +29,9 @@ type run struct {
 // maxBatch bounds a batch.
 const maxBatch = 512
 
-func (b *batch) add(c *client, t *topicMatch, p *codec.PublishPacket) {
+func (b *batch) add(c *client, t *matched, p *codec.PublishPacket) {
 	b.msgs = append(b.msgs, session.Message{
-		Topic: t.topic, Payload: p.Payload, Properties: p.Properties, Publisher: c.id,
+		Topic: t.Name, Payload: p.Payload, Properties: p.Properties, Publisher: c.id,
 	})
 	n := len(b.msgs)
 	if last := len(b.runs) - 1; last < 0 || b.runs[last].t != t {
@@ -39,7 +39,7 @@ func (b *batch) add(c *client, t *topicMatch, p *codec.PublishPacket) {
 	}
 	r := &b.runs[len(b.runs)-1]
 	r.to = n
-	size := len(t.topic) + len(p.Payload) + len(p.Properties) + 16
+	size := len(t.Name) + len(p.Payload) + len(p.Properties) + 16
 	r.bytes += size
 	b.bytes += size
 	if p.HasExpiry {
@@ -78,6 +78,7 @@ func (c *client) flush() {
 // fanOut delivers a batch here, to the members that shared subscriptions choose,
 // and to peers. It reports whether the messages were kept for any of them.
 func (b *Broker) fanOut(bt *batch) (kept bool) {
+	asOf := b.index.Load() // before any client gets any of it
 	arenas := arenas{left: bt.bytes}
 	for i := range bt.runs {
 		r := &bt.runs[i]
@@ -87,13 +88,13 @@ func (b *Broker) fanOut(bt *batch) (kept bool) {
 		}
 		arenas.left -= r.bytes
 		for j := r.from; j < r.to; j++ {
-			if picks := b.deps.Log.Shared(r.t.topic); len(picks) > 0 {
+			if picks := b.deps.Log.Shared(r.t.Name); len(picks) > 0 {
 				bt.keep(&kept)
 				b.deliverPicks(picks, &bt.msgs[j])
 			}
 		}
 	}
-	b.forward(bt, &kept)
+	b.forward(bt, asOf, &kept)
 	return kept
 }
 
@@ -128,11 +129,11 @@ func (b *Broker) deliverPicks(picks []fsm.Pick, m *session.Message) {
 	}
 }
 
-func (b *Broker) forward(bt *batch, kept *bool) {
+func (b *Broker) forward(bt *batch, asOf uint64, kept *bool) {
 	var msgs []*session.Message
 	for i := range bt.runs {
 		r := &bt.runs[i]
-		if b.wanter != nil && !b.wanter.Wants(r.t.topic) {
+		if b.wanter != nil && !b.wanter.Wants(r.t.Name) {
 			continue
 		}
 		bt.keep(kept)
@@ -144,7 +145,7 @@ func (b *Broker) forward(bt *batch, kept *bool) {
 		}
 	}
 	if len(msgs) > 0 {
-		b.deps.Routes.Forward(msgs, bt.index)
+		b.deps.Routes.Forward(msgs, bt.index, asOf)
 	}
 }
 
@@ -172,7 +173,7 @@ func (b *Broker) fanOutRun(bt *batch, r *run, arenas *arenas, targets []target, 
 			continue
 		}
 		c := t.c
-		if r.expiring || (c.version == 5 && (len(mg.ids) > 0 || c.aliasMax > 0)) {
+		if r.expiring || (c.version == 5 && (len(mg.ids()) > 0 || c.aliasMax > 0)) {
 			bt.keep(kept)
 			c.offerEach(bt.msgs[r.from:r.to], mg)
 			continue
@@ -194,7 +195,7 @@ func (b *Broker) fanOutRun(bt *batch, r *run, arenas *arenas, targets []target, 
 			c.offerEach(bt.msgs[r.from:r.to], mg)
 			continue
 		}
-		c.offerFrames(r.t.topic, f.bytes, r.to-r.from)
+		c.offerFrames(r.t.Name, f.bytes, r.to-r.from)
 	}
 }
 
@@ -234,8 +235,8 @@ func (c *client) offerEach(msgs []session.Message, mg *merged) {
 		return
 	}
 	for i := range msgs {
-		if c.accepts(&msgs[i], 0, mg.ids) {
-			c.pushZero(piece{m: &msgs[i], n: 1, ids: mg.ids})
+		if c.accepts(&msgs[i], 0, mg.ids()) {
+			c.pushZero(piece{m: &msgs[i], n: 1, ids: mg.ids()})
 		}
 	}
 	c.wake()

@@ -1,7 +1,7 @@
 package broker
 
 import (
-	"cmp"
+	"slices"
 
 	"github.com/mqcluster/mqcluster/routing"
 	"github.com/mqcluster/mqcluster/session"
@@ -28,7 +28,15 @@ type merged struct {
 	// the log keeps a queue for, and of the others; 0: there is none.
 	log, live byte
 	rap       bool
-	ids       []uint32
+	// list are the subscription identifiers, which few have; never changed in place.
+	list *[]uint32
+}
+
+func (m *merged) ids() []uint32 {
+	if m.list == nil {
+		return nil
+	}
+	return *m.list
 }
 
 func (m *merged) add(s session.Subscription, logged bool) {
@@ -40,8 +48,8 @@ func (m *merged) add(s session.Subscription, logged bool) {
 	}
 	m.rap = m.rap || s.RetainAsPublished
 	if s.ID != 0 {
-		// Clipped, so that a copy of m may grow without harm to it.
-		m.ids = append(m.ids[:len(m.ids):len(m.ids)], s.ID)
+		l := append(slices.Clip(m.ids()), s.ID)
+		m.list = &l
 	}
 }
 
@@ -64,100 +72,63 @@ func (t *target) of(publisher string) *merged {
 	return &t.all
 }
 
-// topicMatch is the result of matching one topic.
-type topicMatch struct {
-	topic   string
-	version uint64 // Broker.subVersion
-	targets []target
-	valid   bool // the topic is
-	// may and rights remember MayPublish for a publisher.
-	may    bool
-	rights *rightsAt
-}
-
-// matcher remembers matches of topics. It is not safe for concurrent use.
-type matcher struct {
-	last *topicMatch
-	// young holds what was used of late, old what was before young was begun anew: a
-	// topic is forgotten when it was not used while young filled up.
-	young, old map[string]*topicMatch
-	limit      int // of young and of old; 0: clientTopics
-}
-
-// Bounds of a matcher: of one client's topics, and of those of all that the log or
-// the mesh brings, about 16 MB.
-const (
-	clientTopics = 1 << 10
-	sharedTopics = 64 << 10
+// matched is a topic with what a Broker remembers of it, matches are those of late.
+type (
+	matched = routing.Topic[topicMatch]
+	matches = routing.Topics[topicMatch]
 )
 
-// lookup returns the entry for topic, which may be out of date.
-func (k *matcher) lookup(topic []byte) *topicMatch {
-	if k.last != nil && k.last.topic == string(topic) {
-		return k.last
-	}
-	if t := k.young[string(topic)]; t != nil {
-		k.last = t
-		return t
-	}
-	if t := k.old[string(topic)]; t != nil {
-		return k.keep(t)
-	}
-	return k.keep(&topicMatch{topic: string(topic)})
+// sharedTopics are the places of the topics that the log or the mesh brings: those
+// of 196,608 topics, which take about 40 MB.
+const sharedTopics = 1 << 18
+
+// topicMatch is the result of matching one topic: with the text of a topic that is not
+// long it fills two lines of a processor's cache.
+type topicMatch struct {
+	version uint64 // Broker.subVersion
+	// may and rights remember MayPublish for a publisher.
+	rights *rightsAt
+	may    bool
+	valid  bool // the topic is
+	found  bool // one is used
+	one    [1]target
+	more   *[]target // instead of one
 }
 
-func (k *matcher) lookupString(topic string) *topicMatch {
-	if k.last != nil && k.last.topic == topic {
-		return k.last
-	}
-	if t := k.young[topic]; t != nil {
-		k.last = t
-		return t
-	}
-	if t := k.old[topic]; t != nil {
-		return k.keep(t)
-	}
-	return k.keep(&topicMatch{topic: topic})
-}
-
-// keep puts t among the young. Most clients have one topic and need no map.
-func (k *matcher) keep(t *topicMatch) *topicMatch {
+func (m *topicMatch) targets() []target {
 	switch {
-	case k.last == nil:
-		k.last = t
-		return t
-	case k.young == nil:
-		k.young = map[string]*topicMatch{k.last.topic: k.last}
-	case len(k.young) >= cmp.Or(k.limit, clientTopics):
-		k.young, k.old = map[string]*topicMatch{}, k.young
+	case m.more != nil:
+		return *m.more
+	case m.found:
+		return m.one[:]
 	}
-	k.young[t.topic] = t
-	k.last = t
-	return t
+	return nil
 }
 
 // match brings t up to date.
-func (b *Broker) match(t *topicMatch) []target {
-	v := b.subVersion.Load()
-	if t.version == v {
-		return t.targets
+func (b *Broker) match(t *matched) []target {
+	v, m := b.subVersion.Load(), &t.Value
+	if m.version == v {
+		return m.targets()
 	}
 	b.subMu.Lock()
 	v = b.subVersion.Load()
 	var found [8]*entry
-	entries := b.trie.Load().Match(found[:0], t.topic)
+	entries := b.trie.Load().Match(found[:0], t.Name)
 	n := 0
 	for _, e := range entries {
 		n += len(e.subs)
 	}
-	var targets []target
-	if n > 0 {
-		targets = make([]target, 0, n)
-		targets = b.collect(targets, entries)
+	m.version, m.found, m.one, m.more = v, n == 1, [1]target{}, nil
+	switch {
+	case n > 1:
+		more := b.collect(make([]target, 0, n), entries)
+		m.more = &more
+	case n == 1:
+		b.collect(m.one[:0], entries)
 	}
 	b.subMu.Unlock()
-	t.version, t.targets = v, targets
-	return targets
+	return m.targets()
 }
 
 // collect merges the subscriptions of entries by client.
@@ -190,6 +161,35 @@ func (b *Broker) collect(targets []target, entries []*entry) []target {
 	return targets
 }
 
+// subscription returns that of c to filter, nil if there is none. It looks through
+// those of the filter or those of c, whichever are fewer: a map for each client would
+// take as much memory as the subscriptions. The caller holds subMu.
+func (c *client) subscription(in interface {
+	Get(filter string) (*entry, bool)
+}, filter string,
+) *subscription {
+	if !isShared(filter) {
+		e, ok := in.Get(filter)
+		if !ok {
+			return nil
+		}
+		if len(e.subs) < len(c.subs) {
+			for _, s := range e.subs {
+				if s.c == c {
+					return s
+				}
+			}
+			return nil
+		}
+	}
+	for _, s := range c.subs {
+		if s.Filter == filter {
+			return s
+		}
+	}
+	return nil
+}
+
 // place adds or replaces local subscriptions of c, in one edit of the trie. It is
 // called between two entries of the log or while one is applied. existed tells of
 // each whether there was one.
@@ -201,9 +201,6 @@ func (b *Broker) place(c *client, subs []session.Subscription, logged bool) (exi
 		return existed
 	}
 	defer b.subVersion.Add(1)
-	if c.subs == nil {
-		c.subs = make(map[string]*subscription, len(subs))
-	}
 	b.trie.Update(func(tx *routing.Tx[*entry]) {
 		for i := range subs {
 			existed[i] = b.put(tx, c, subs[i], logged)
@@ -214,12 +211,12 @@ func (b *Broker) place(c *client, subs []session.Subscription, logged bool) (exi
 
 // put is place for one. The caller holds subMu.
 func (b *Broker) put(tx *routing.Tx[*entry], c *client, s session.Subscription, logged bool) (existed bool) {
-	if old := c.subs[s.Filter]; old != nil {
+	if old := c.subscription(tx, s.Filter); old != nil {
 		old.Subscription, old.logged = s, logged
 		return true
 	}
 	n := &subscription{Subscription: s, c: c, logged: logged}
-	c.subs[s.Filter] = n
+	c.subs = append(c.subs, n)
 	b.n.subscriptions.Add(1)
 	if isShared(s.Filter) {
 		b.n.sharedSubscriptions.Add(1)
@@ -228,7 +225,7 @@ func (b *Broker) put(tx *routing.Tx[*entry], c *client, s session.Subscription, 
 	e, ok := tx.Get(s.Filter)
 	if !ok {
 		e = &entry{}
-		tx.Set(s.Filter, e)
+		tx.SetKept(s.Filter, e) // as s does
 		b.deps.Routes.Add(s.Filter)
 	}
 	n.entry, n.at = e, uint32(len(e.subs))
@@ -240,12 +237,14 @@ func (b *Broker) put(tx *routing.Tx[*entry], c *client, s session.Subscription, 
 func (b *Broker) displace(c *client, filter string) (existed bool) {
 	b.subMu.Lock()
 	defer b.subMu.Unlock()
-	s := c.subs[filter]
+	s := c.subscription(b.trie.Load(), filter)
 	if s == nil {
 		return false
 	}
 	b.trie.Update(func(tx *routing.Tx[*entry]) { b.cut(tx, s) })
-	delete(c.subs, filter)
+	i, last := slices.Index(c.subs, s), len(c.subs)-1
+	c.subs[i], c.subs[last] = c.subs[last], nil
+	c.subs = c.subs[:last]
 	b.subVersion.Add(1)
 	return true
 }

@@ -16,6 +16,7 @@ const (
 	dropTooLarge      = "too_large"
 	dropUnproposed    = "not_proposed"
 	dropScarce        = "disk_full"
+	dropMoved         = "client_moved"
 )
 
 type metrics struct {
@@ -46,7 +47,7 @@ func newMetrics(reg prometheus.Registerer, b *Broker) (*metrics, error) {
 		Name: "mqcluster_broker_dropped_messages_total", Help: "Messages that were not delivered, by reason.",
 	}, []string{"reason"})
 	m.all = append(m.all, drops)
-	for _, r := range []string{dropQueueFull, dropExpired, dropDenied, dropPublishDenied, dropTooLarge, dropUnproposed, dropScarce} {
+	for _, r := range []string{dropQueueFull, dropExpired, dropDenied, dropPublishDenied, dropTooLarge, dropUnproposed, dropScarce, dropMoved} {
 		m.dropsBy[r] = drops.WithLabelValues(r)
 	}
 	m.funcs(b)

@@ -32,13 +32,13 @@ func newSubmission(b *Broker) *submission {
 
 // propose puts a message into the log. It may block while the node's queue of
 // proposals is full.
-func (c *client) propose(t *topicMatch, p *codec.PublishPacket) {
+func (c *client) propose(t *matched, p *codec.PublishPacket) {
 	s := c.b.pubs.Get().(*submission)
 	s.c = c
 	own := make([]byte, len(p.Payload)+len(p.Properties))
 	n := copy(own, p.Payload)
 	copy(own[n:], p.Properties)
-	s.pub.Client, s.pub.Epoch, s.pub.Topic = c.id, c.epoch, t.topic
+	s.pub.Client, s.pub.Epoch, s.pub.Topic = c.id, c.epoch, t.Name
 	s.pub.Payload, s.pub.Properties = own[:n:n], own[n:]
 	s.pub.Qos, s.pub.Retain, s.pub.PacketId = uint32(p.QoS), p.Retain, 0
 	s.pub.Expiry = nil
@@ -90,7 +90,7 @@ func (s *submission) finish(r fsm.Result) {
 // nobody tells whether it is certain that no client anywhere has a live
 // subscription that matches topic. It runs on the goroutine that applies.
 func (b *Broker) nobody(topic string) bool {
-	return b.wanter != nil && len(b.match(b.applied.lookupString(topic))) == 0 && !b.wanter.Wants(topic)
+	return b.wanter != nil && len(b.match(b.applied.Get(topic))) == 0 && !b.wanter.Wants(topic)
 }
 
 // zeroDone notes that a QoS 0 message came through the log, or was lost.

@@ -27,10 +27,10 @@ func (c *client) publish(frame []byte) error {
 	if err != nil {
 		return err
 	}
-	if r := c.may(); t.rights != r {
-		t.rights, t.may = r, !reserved(t.topic) && r.MayPublish(t.topic)
+	if r, m := c.may(), &t.Value; m.rights != r {
+		m.rights, m.may = r, !reserved(t.Name) && r.MayPublish(t.Name)
 	}
-	if !t.may {
+	if !t.Value.may {
 		return c.denied(&p)
 	}
 	scarce := c.b.deps.Scarce()
@@ -39,7 +39,7 @@ func (c *client) publish(frame []byte) error {
 			return err
 		}
 	}
-	if p.QoS == 0 && !p.Retain && (scarce || !c.b.deps.Log.Queues(t.topic)) && !c.zeroUnderWay() {
+	if p.QoS == 0 && !p.Retain && (scarce || !c.b.deps.Log.Queues(t.Name)) && !c.zeroUnderWay() {
 		c.in.batch.add(c, t, &p)
 		if len(c.in.batch.msgs) >= maxBatch {
 			c.flush()
@@ -65,10 +65,10 @@ func (c *client) zeroUnderWay() bool {
 }
 
 // topicOf resolves the topic alias [MQTT-3.3.2-8..12].
-func (c *client) topicOf(p *codec.PublishPacket) (*topicMatch, error) {
+func (c *client) topicOf(p *codec.PublishPacket) (*matched, error) {
 	in := &c.in
 	if !p.HasAlias {
-		return c.checked(in.topics.lookup(p.Topic))
+		return c.checked(in.topics.GetBytes(p.Topic))
 	}
 	if p.Alias == 0 || int(p.Alias) > c.b.cfg.TopicAliasMaximum {
 		return nil, &codec.Error{Reason: reasonAliasInvalid, Text: "the topic alias is out of range"}
@@ -78,25 +78,25 @@ func (c *client) topicOf(p *codec.PublishPacket) (*topicMatch, error) {
 		if !ok {
 			return nil, &codec.Error{Reason: reasonProtocolError, Text: "the topic alias is not set"}
 		}
-		return in.topics.lookupString(topic), nil
+		return in.topics.Get(topic), nil
 	}
-	t, err := c.checked(in.topics.lookup(p.Topic))
+	t, err := c.checked(in.topics.GetBytes(p.Topic))
 	if err != nil {
 		return nil, err
 	}
 	if in.aliases == nil {
 		in.aliases = map[uint16]string{}
 	}
-	in.aliases[p.Alias] = t.topic
+	in.aliases[p.Alias] = t.Name
 	return t, nil
 }
 
-func (c *client) checked(t *topicMatch) (*topicMatch, error) {
-	if !t.valid {
-		if routing.ValidTopic(t.topic) != nil {
+func (c *client) checked(t *matched) (*matched, error) {
+	if !t.Value.valid {
+		if routing.ValidTopic(t.Name) != nil {
 			return nil, &codec.Error{Reason: reasonTopicInvalid, Text: "the topic is not valid"}
 		}
-		t.valid = true
+		t.Value.valid = true
 	}
 	return t, nil
 }

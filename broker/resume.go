@@ -11,7 +11,7 @@ import (
 func (c *client) own(cl *fsm.Claimed) {
 	b := c.b
 	c.mu.Lock()
-	c.epoch, c.logged, c.horizon = uint64(cl.Epoch), cl.Logged, cl.Horizon
+	c.epoch, c.logged, c.horizon, c.left = uint64(cl.Epoch), cl.Logged, cl.Horizon, cl.Left
 	c.in.batch.index = cl.Epoch.Index()
 	c.resumeFrom(cl)
 	c.mu.Unlock()

@@ -31,7 +31,7 @@ type incoming struct {
 	quiet  int  // reads in a row that a small buffer would have held, since buf is larger
 
 	aliases map[uint16]string
-	topics  matcher
+	topics  matches
 	batch   batch
 	zeroLog bool // QoS 0 messages may be under way in the log
 	marks   bool // PUBRECs of this batch wait to be logged; under client.mu

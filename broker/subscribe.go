@@ -86,7 +86,7 @@ func (c *client) requests(p *packets.Packet) []request {
 	have := len(c.subs)
 	known := make(map[string]bool, len(p.Filters))
 	for _, f := range p.Filters {
-		known[f.Filter] = c.subs[f.Filter] != nil
+		known[f.Filter] = c.subscription(c.b.trie.Load(), f.Filter) != nil
 	}
 	c.b.subMu.Unlock()
 	rights := c.may()
@@ -125,8 +125,6 @@ func (c *client) requests(p *packets.Packet) []request {
 	return reqs
 }
 
-// subscribeLogged puts subscriptions into the log and waits until they are
-// applied.
 // subscriptions are those of requests.
 func subscriptions(reqs []*request) []session.Subscription {
 	subs := make([]session.Subscription, len(reqs))
@@ -136,6 +134,8 @@ func subscriptions(reqs []*request) []session.Subscription {
 	return subs
 }
 
+// subscribeLogged puts subscriptions into the log and waits until they are
+// applied.
 func (c *client) subscribeLogged(reqs []*request) ([]*feed, error) {
 	s := &logpb.Subscribe{Client: c.id, Epoch: c.epoch}
 	for _, r := range reqs {
@@ -213,7 +213,7 @@ func (c *client) unsubscribe(p *packets.Packet) error {
 	var at []int // of u's filters in reasons
 	for i, f := range p.Filters {
 		c.b.subMu.Lock()
-		s := c.subs[f.Filter]
+		s := c.subscription(c.b.trie.Load(), f.Filter)
 		logged := s != nil && s.logged
 		c.b.subMu.Unlock()
 		switch {

@@ -22,7 +22,7 @@ func (b *Broker) SetSys(topic string, payload []byte) {
 	} else {
 		b.sys[topic] = m
 	}
-	b.deliverZero(b.match(b.sysMatcher.lookupString(topic)), m)
+	b.deliverZero(b.match(b.sysMatches.Get(topic)), m)
 }
 
 // feedSys queues the values that r matches, and reports whether r is about

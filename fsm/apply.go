@@ -58,9 +58,7 @@ type scratch struct {
 	news
 	decoder
 	events []Event
-	plain  []*filter // that match a message
-	owed   []*filter // to whom it is posted
-	shared [][]*group
+	owed   []*filter // to whom a message is posted
 }
 
 // reuse forgets what the batch held, and lets go of what an unusual one needed.
@@ -164,7 +162,7 @@ func (a *applier) emit(e Event) { a.events = append(a.events, e) }
 var errUnknownCommand = errors.New("it holds a command that this version does not know: install the version that the other nodes run")
 
 func (a *applier) entry(index uint64, data []byte) error {
-	e, err := a.decode(data)
+	e, err := a.decode(data, &a.topics)
 	if err != nil {
 		return fmt.Errorf("it cannot be decoded: %w", err)
 	}

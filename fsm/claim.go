@@ -59,9 +59,18 @@ func (a *applier) takeOver(s *sess, clean bool) {
 	a.ended(s, EndTakenOver)
 	// What the loser had sent is not known here.
 	s.rec.Horizon = uint64(a.pos())
+	a.left(s)
 	a.forgetZero(s)
 	if w := s.rec.Will; w != nil && (w.Delay == 0 || clean || s.rec.Expiry == 0) {
 		a.overtaken(s)
+	}
+}
+
+// left notes where the connection of s ended: what another node sent before it had
+// applied that went to this connection, if it went to the session.
+func (a *applier) left(s *sess) {
+	if a.level >= LevelLeft {
+		s.rec.Left = a.index
 	}
 }
 
@@ -73,6 +82,7 @@ func (a *applier) claimed(s *sess, present bool) *Claimed {
 		Logged:      s.rec.Expiry > 0 || len(s.list()) > 0,
 		Cursor:      s.at(),
 		Horizon:     session.Pos(s.rec.Horizon),
+		Left:        s.rec.Left,
 		Zero:        s.spans(),
 	}
 	for _, n := range s.list() {
@@ -136,6 +146,7 @@ func (a *applier) disconnected(s *sess, d disconnect) {
 	rec := s.rec
 	a.setOwner(s, nil)
 	rec.Since = a.stamp
+	a.left(s)
 	if !d.will {
 		rec.Will = nil
 	}

@@ -5,6 +5,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/mqcluster/mqcluster/fsm/logpb"
+	"github.com/mqcluster/mqcluster/routing"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 )
@@ -22,6 +23,7 @@ type decoder struct {
 	list      []*logpb.Item
 	names     map[string]string
 	nameBytes int
+	topics    *routing.Topics[matching] // of the state
 }
 
 // decodedItem is an item with room for a publish in it.
@@ -50,8 +52,10 @@ const (
 )
 
 // decode returns the entry in data. It, its pack and its publishes are valid until
-// the next call; strings, byte slices and all other commands remain.
-func (d *decoder) decode(data []byte) (*logpb.Entry, error) {
+// the next call; strings, byte slices and all other commands remain. Topics are
+// those that are known, where they are.
+func (d *decoder) decode(data []byte, topics *routing.Topics[matching]) (*logpb.Entry, error) {
+	d.topics = topics
 	if d.readEntry(data) {
 		return &d.entry, nil
 	}
@@ -165,7 +169,7 @@ func (d *decoder) readPublish(it *decodedItem, data []byte) bool {
 			case fieldPubClient:
 				p.Client, ok = d.name(v)
 			case fieldPubTopic:
-				p.Topic, ok = d.name(v)
+				p.Topic, ok = d.topic(v)
 			case fieldPubPayload:
 				p.Payload = bytes.Clone(v)
 			case fieldPubProperties:
@@ -192,6 +196,16 @@ func (d *decoder) readPublish(it *decodedItem, data []byte) bool {
 		}
 		return ok
 	})
+}
+
+// topic is name for a topic.
+func (d *decoder) topic(v []byte) (s string, ok bool) {
+	t := d.topics.GetBytes(v)
+	if !t.Value.valid && !utf8.Valid(v) {
+		return "", false
+	}
+	t.Value.valid = true
+	return t.Name, true
 }
 
 // name returns v as a string, one that was made before where it can; ok is false

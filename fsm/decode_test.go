@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/mqcluster/mqcluster/fsm/logpb"
+	"github.com/mqcluster/mqcluster/routing"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -27,7 +28,8 @@ func sameEntry(t *testing.T, d *decoder, data []byte) {
 	t.Helper()
 	var want logpb.Entry
 	wantErr := proto.Unmarshal(data, &want)
-	got, err := d.decode(data)
+	var topics routing.Topics[matching]
+	got, err := d.decode(data, &topics)
 	if (err == nil) != (wantErr == nil) {
 		t.Fatalf("%x: error %v, want %v", data, err, wantErr)
 	}
@@ -56,7 +58,7 @@ func FuzzDecode(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, before, data []byte) {
 		var d decoder
-		_, _ = d.decode(before)
+		_, _ = d.decode(before, new(routing.Topics[matching]))
 		sameEntry(t, &d, data)
 	})
 }

@@ -58,6 +58,10 @@ type Claimed struct {
 	// Cursor: everything owed at or before it was acknowledged. Horizon:
 	// everything at or before it may have been sent before (DUP).
 	Cursor, Horizon session.Pos
+	// Left is the log index at which the session's connection before this one ended, 0
+	// for none: a QoS 0 message that a node sent before it had applied that may have
+	// been received by the client already.
+	Left uint64
 	// Zero is where messages waited that are of QoS 0 for this session; they are
 	// to be sent once, and what Queue returns of elsewhere is not owed. By position.
 	Zero     []session.Span

@@ -34,7 +34,7 @@ import (
 
 // Level is the feature level of this binary: the newest command or setting that
 // it knows.
-const Level = LevelImport
+const Level = LevelLeft
 
 // Levels: 1 is the first version.
 const (
@@ -43,6 +43,9 @@ const (
 	// LevelImport: SessionPut, UserPut.replaces, the actions receive and request of
 	// rules, and the subject anonymous.
 	LevelImport = 4
+	// LevelLeft: Session.left, and messages of the mesh say what their node had
+	// applied.
+	LevelLeft = 5
 )
 
 // Config of a Store.
@@ -206,6 +209,9 @@ func (s *Store) Close() error {
 
 // AppliedIndex is the raft index of the last entry in the state.
 func (s *Store) AppliedIndex() uint64 { return s.applied.Load() }
+
+// Level returns the feature level that every member has. It does not block.
+func (s *Store) Level() uint32 { return s.table.Load().level }
 
 // Stamp is the log time of the last entry, in milliseconds.
 func (s *Store) Stamp() int64 { return s.stamp.Load() }

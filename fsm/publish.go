@@ -42,9 +42,8 @@ func (a *applier) publish(p session.Pos, m *session.Message) bool {
 	if m.Retain {
 		a.retain(p, m)
 	}
-	a.plain = a.table.plain.Load().Match(a.plain[:0], m.Topic)
-	a.shared = a.table.shared.Load().Match(a.shared[:0], m.Topic)
-	plain, shared, owed := a.plain, a.shared, a.owed[:0]
+	plain, shared := a.match(m.Topic)
+	owed := a.owed[:0]
 	zero := false
 	for _, f := range plain {
 		if m.QoS > 0 && f.queueing > 0 || a.limits.QueueQoS0 && f.away.Load() > 0 {

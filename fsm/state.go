@@ -33,6 +33,8 @@ type state struct {
 	limits   Limits // what settings say
 	level    uint32 // the least feature level of all members
 
+	topics routing.Topics[matching] // of late
+
 	timers timers
 	// expiry is at or before the earliest log time at which a retained message
 	// expires, 0 if none does.
@@ -42,12 +44,39 @@ type state struct {
 	table  *table
 }
 
+// topicPlaces are those of the topics that a state remembers the matches of: of 196,608
+// topics, which take about 30 MB.
+const topicPlaces = 1 << 18
+
+// matching is what a topic matched, in two versions of the tries.
+type matching struct {
+	plainAt, sharedAt uint64
+	plain             []*filter
+	one               [1]*filter // what plain is of where it has one
+	shared            [][]*group
+	valid             bool // the topic is UTF-8
+}
+
+// match returns what matches topic now. Neither slice is to be changed.
+func (st *state) match(topic string) (plain []*filter, shared [][]*group) {
+	m := &st.topics.Get(topic).Value
+	if t := st.table.plain.Load(); m.plainAt != t.Version() {
+		m.one = [1]*filter{}
+		m.plainAt, m.plain = t.Version(), t.Match(m.one[:0], topic)
+	}
+	if t := st.table.shared.Load(); m.sharedAt != t.Version() {
+		m.sharedAt, m.shared = t.Version(), t.Match(nil, topic)
+	}
+	return m.plain, m.shared
+}
+
 // table is what goroutines other than the applying one read of the state.
 type table struct {
 	plain    *routing.Trie[*filter]
 	shared   *routing.Trie[[]*group] // by inner filter; slices never changed in place
 	sessions *sync.Map               // client -> *sess
 	members  []*logpb.Member
+	level    uint32    // as in state
 	certs    *sync.Map // serial -> *logpb.Cert
 	limits   Limits
 	stored   *stored
@@ -69,6 +98,7 @@ func newState(node string) *state {
 		settings: map[string]string{},
 		limits:   DefaultLimits(),
 		stored:   count,
+		topics:   routing.Topics[matching]{Places: topicPlaces},
 		table: &table{
 			plain:    routing.NewTrie[*filter](),
 			shared:   routing.NewTrie[[]*group](),
@@ -314,6 +344,7 @@ func (st *state) setMembers() {
 			st.level = rec.Level
 		}
 	}
+	t.level = st.level
 	st.table = &t
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/mqcluster/mqcluster/consensus"
+	"github.com/mqcluster/mqcluster/fsm"
 	"github.com/mqcluster/mqcluster/gossip"
 	"github.com/mqcluster/mqcluster/mesh"
 	"github.com/mqcluster/mqcluster/mesh/forward"
@@ -114,6 +115,7 @@ func (n *Node) openRoutes(ctx context.Context) (err error) {
 	n.routes, err = forward.Open(ctx, forward.Config{Node: n.cfg.Node.ID}, forward.Deps{
 		Network: n.mesh, Logger: n.log, Registerer: n.reg,
 		Deliver: n.deliverRemote, Applied: n.delivered.Load,
+		Later: func() bool { return n.store.Level() >= fsm.LevelLeft },
 	})
 	if err != nil {
 		return err
@@ -137,7 +139,7 @@ func (n *Node) deliverRemote(_ string, batch []forward.Delivery) {
 		if d.Index < epoch {
 			continue // of a connection that was taken over since: newer ones have come
 		}
-		n.broker.DeliverRemote(d.Message)
+		n.broker.DeliverRemote(d.Message, d.AsOf)
 	}
 }
 

@@ -61,6 +61,7 @@ func (n *Node) observe(events []fsm.Event) {
 	}
 	// Only now are messages of the mesh that wait for this index to follow.
 	index := n.store.AppliedIndex()
+	n.broker.Applied(index)
 	n.delivered.Store(index)
 	n.routes.Advance(index)
 }

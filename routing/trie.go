@@ -78,13 +78,23 @@ func (t *Trie[V]) Update(f func(tx *Tx[V])) {
 	*tx = Tx[V]{}
 }
 
-// Set gives filter, a valid inner one, the value v.
-func (tx *Tx[V]) Set(filter string, v V) {
+// Set gives filter, a valid inner one, the value v. The Trie keeps no reference to
+// the memory of filter.
+func (tx *Tx[V]) Set(filter string, v V) { tx.set(filter, v, false) }
+
+// SetKept is Set for a filter whose memory the caller keeps as long as the Trie does:
+// a short one is not copied, and must not be a piece of something large.
+func (tx *Tx[V]) SetKept(filter string, v V) { tx.set(filter, v, len(filter) <= keptFilter) }
+
+// keptFilter bounds what a level that has outlived its first filter holds in memory.
+const keptFilter = 128
+
+func (tx *Tx[V]) set(filter string, v V, cloned bool) {
 	tx.alive()
 	tx.changed = true
 	n := tx.own(tx.snap.root)
 	tx.snap.root = n
-	for rest, more, cloned := filter, true, false; more; {
+	for rest, more := filter, true; more; {
 		var level string
 		level, rest, more = cutLevel(rest)
 		next := n.child(tx.snap.hash, level)

@@ -233,12 +233,12 @@ func TestTrieReadersDuringWrites(t *testing.T) {
 func TestMatchDoesNotAllocate(t *testing.T) {
 	tr := wildcards(100)
 	s, dst, topic := tr.Load(), make([]int, 0, 100), []byte("park/s7/d7/temp")
-	c := NewCache[int](1000)
-	c.Match(s, topic)
+	var k Topics[int]
+	k.Get("another")
 	for name, f := range map[string]func(){
 		"Match":      func() { dst = s.Match(dst[:0], "park/s7/d7/temp") },
 		"MatchBytes": func() { dst = s.MatchBytes(dst[:0], topic) },
-		"Cache":      func() { c.Match(s, topic) },
+		"Topics":     func() { k.Get("park"); k.GetBytes(topic) },
 		"Get":        func() { s.Get("park/s7/+/temp") },
 		"Covers":     func() { Covers("park/+/d7/#", "park/+/d7/+") },
 	} {
@@ -277,58 +277,6 @@ func heap() uint64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc
-}
-
-func TestCache(t *testing.T) {
-	tr := NewTrie[int]()
-	tr.Set("a/+", 1)
-	c := NewCache[int](20)
-	if got := c.Match(tr.Load(), []byte("a/b")); !slices.Equal(got, []int{1}) {
-		t.Fatal(got)
-	}
-	tr.Set("#", 2)
-	if got := c.Match(tr.Load(), []byte("a/b")); !slices.Equal(got, []int{2, 1}) {
-		t.Fatal("stale:", got)
-	}
-	s := tr.Load()
-	for i := range 1000 {
-		topic := fmt.Sprint("a/", i%50)
-		if got := c.Match(s, []byte(topic)); !slices.Equal(got, []int{2, 1}) {
-			t.Fatal(topic, got)
-		}
-		if c.Len() > 20 {
-			t.Fatal("holds", c.Len())
-		}
-	}
-	for i := range 1000 {
-		tr.Set(fmt.Sprint("b/", i, "/#"), i)
-		tr.Set("b/#", i)
-	}
-	tr.Update(func(tx *Tx[int]) {
-		for i := range 100 {
-			tx.Set(strings.Repeat("+/", i)+"#", i)
-		}
-	})
-	// Too large to be worth a place, and still right.
-	deep := []byte(strings.Repeat("c/", 99) + "c")
-	if got := c.Match(tr.Load(), deep); len(got) != 100 || c.Len() != 0 {
-		t.Fatal(len(got), c.Len())
-	}
-}
-
-func TestCacheAgainstTrie(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		tr, c := NewTrie[int](), NewCache[int](rapid.IntRange(0, 30).Draw(t, "limit"))
-		for i := range rapid.IntRange(1, 100).Draw(t, "steps") {
-			topic := rapid.SampledFrom([]string{"a", "b", "a/b", "a/c", "b/c"}).Draw(t, "topic")
-			if rapid.IntRange(0, 9).Draw(t, "edit") == 0 {
-				tr.Set(rapid.SampledFrom([]string{"a", "+", "a/+", "#", "b/#"}).Draw(t, "filter"), i)
-			}
-			if got, want := c.Match(tr.Load(), []byte(topic)), tr.Load().Match(nil, topic); !slices.Equal(got, want) {
-				t.Fatalf("%q: %v, want %v", topic, got, want)
-			}
-		}
-	})
 }
 
 // wildcards returns a trie of n filters with wildcards, of which a topic
@@ -399,15 +347,6 @@ func BenchmarkMatch(b *testing.B) {
 			i := 0
 			for b.Loop() {
 				dst = s.MatchBytes(dst[:0], topics[i%len(topics)])
-				i++
-			}
-		})
-		b.Run(fmt.Sprint("cache/", n), func(b *testing.B) {
-			b.ReportAllocs()
-			c := NewCache[int](10_000)
-			i := 0
-			for b.Loop() {
-				c.Match(s, topics[i%len(topics)])
 				i++
 			}
 		})

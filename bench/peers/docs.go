@@ -57,9 +57,9 @@ acknowledges. ` + "`null`" + ` does nothing but copy:
 what the load generator can do at least.`
 	durableText = `R3 and R4 are S3 and S4 to persistent sessions; replay is 100 sessions that are away, 5,000 messages
 queued for each, and their delivery when they come back.`
-	connectionsText = `CPU time is that of one connection: made, CONNECT answered, closed. handshake is a full mutual TLS
-1.3 handshake (ECDSA P-256, X25519) and the ratios are to ` + "`null`" + `, which is a bare server on the same
-TLS library with the same certificates; plain is the same over TCP. nats-server has one MQTT port,
+	connectionsText = `CPU time is that of one connection. handshake is a full mutual TLS 1.3 handshake (ECDSA P-256, X25519)
+and no more: the client leaves then. plain is a connection over TCP: CONNECT, its answer, DISCONNECT. The
+ratios are to ` + "`null`" + `, which is a bare server on the same TLS library with the same certificates. nats-server has one MQTT port,
 which is the plain one here.`
 	stormText = `5,000 clients come back to their persistent sessions over resumed TLS, all at once. A connection that the node has no room for is tried again later, as a device does.`
 	idleText  = `Growth of the resident memory of a broker that was just started, for each of 8,000 connections that

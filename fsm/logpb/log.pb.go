@@ -3056,6 +3056,7 @@ type Session struct {
 	// queue.qos0); only the last may be open.
 	Zero          []*Span `protobuf:"bytes,18,rep,name=zero,proto3" json:"zero,omitempty"`
 	Deposits      uint32  `protobuf:"varint,19,opt,name=deposits,proto3" json:"deposits,omitempty"` // messages that SessionPut brought
+	Left          uint64  `protobuf:"varint,20,opt,name=left,proto3" json:"left,omitempty"`         // log index at which the last connection ended, 0 if none has
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3219,6 +3220,13 @@ func (x *Session) GetZero() []*Span {
 func (x *Session) GetDeposits() uint32 {
 	if x != nil {
 		return x.Deposits
+	}
+	return 0
+}
+
+func (x *Session) GetLeft() uint64 {
+	if x != nil {
+		return x.Left
 	}
 	return 0
 }
@@ -4172,7 +4180,7 @@ const file_fsm_logpb_log_proto_rawDesc = "" +
 	"\x05stamp\x18\a \x01(\x03R\x05stamp\x12\x1d\n" +
 	"\n" +
 	"expires_at\x18\b \x01(\x03R\texpiresAt\x12\x18\n" +
-	"\afilters\x18\t \x03(\x04R\afilters\"\xf7\x04\n" +
+	"\afilters\x18\t \x03(\x04R\afilters\"\x8b\x05\n" +
 	"\aSession\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x14\n" +
@@ -4194,7 +4202,8 @@ const file_fsm_logpb_log_proto_rawDesc = "" +
 	"\ahorizon\x18\x10 \x01(\x04R\ahorizon\x12\x14\n" +
 	"\x05since\x18\x11 \x01(\x03R\x05since\x12*\n" +
 	"\x04zero\x18\x12 \x03(\v2\x16.mqcluster.log.v1.SpanR\x04zero\x12\x1a\n" +
-	"\bdeposits\x18\x13 \x01(\rR\bdeposits\"\xe5\x01\n" +
+	"\bdeposits\x18\x13 \x01(\rR\bdeposits\x12\x12\n" +
+	"\x04left\x18\x14 \x01(\x04R\x04left\"\xe5\x01\n" +
 	"\x06Former\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x14\n" +

@@ -79,7 +79,7 @@ func BenchmarkForward(b *testing.B) {
 			b.ReportAllocs()
 			sent := int64(0)
 			for b.Loop() {
-				a.Forward(msgs, 0)
+				a.Forward(msgs, 0, 0)
 				if sent += 64; sent%(1<<12) == 0 {
 					await(b, func() bool { return sent-received.Load() < 1<<13 })
 				}

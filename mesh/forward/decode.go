@@ -12,6 +12,9 @@ type Delivery struct {
 	Message *session.Message
 	// Index is the log index that had to be applied first.
 	Index uint64
+	// AsOf is the log index that the sender had applied, all ones if it did not say; 0
+	// with Client.
+	AsOf uint64
 	// Client is set for a message that is for one client only: the member of a
 	// shared subscription that the publisher's node chose. Subscription is then
 	// that member's.
@@ -35,20 +38,23 @@ const (
 	blockShare = 512 // larger ones get memory of their own
 )
 
-// messages appends the deliveries of a body of kindMessages to dst.
-func (d *decoder) messages(dst []Delivery, body []byte) ([]Delivery, error) {
+// messages appends the deliveries of a body of kindMessages or kindLater to dst.
+func (d *decoder) messages(dst []Delivery, k kind, body []byte) ([]Delivery, error) {
 	c := cursor{b: body}
-	index := c.uvarint()
+	at := place{index: c.uvarint(), asOf: ^uint64(0)}
+	if k == kindLater {
+		at.asOf = c.uvarint()
+	}
 	for c.more() {
 		var ok bool
-		if dst, ok = d.message(dst, &c, index); !ok {
+		if dst, ok = d.message(dst, &c, at); !ok {
 			return dst, errMalformed
 		}
 	}
 	return dst, c.end()
 }
 
-func (d *decoder) message(dst []Delivery, c *cursor, index uint64) ([]Delivery, bool) {
+func (d *decoder) message(dst []Delivery, c *cursor, at place) ([]Delivery, bool) {
 	flags := c.byte()
 	topic, ok1 := d.name(c.bytes(maxName))
 	publisher, ok2 := d.name(c.bytes(maxName))
@@ -62,8 +68,9 @@ func (d *decoder) message(dst []Delivery, c *cursor, index uint64) ([]Delivery, 
 		properties = c.bytes(len(c.b))
 	}
 	payload := c.bytes(len(c.b))
-	del := Delivery{Index: index}
+	del := Delivery{Index: at.index, AsOf: at.asOf}
 	if flags&flagTargeted != 0 {
+		del.AsOf = 0 // chosen where it was sent: nobody else got it
 		client, ok := d.name(c.bytes(maxName))
 		sub, subOK := d.subscription(c)
 		if !ok || !subOK || client == "" {

@@ -102,6 +102,9 @@ type Deps struct {
 	// Applied returns the log index up to which this node has applied and
 	// delivered; nil means that nothing is ever held.
 	Applied func() uint64
+	// Later tells that every peer reads frames of messages that say what their sender
+	// had applied, which the first versions do not; nil means that they do.
+	Later func() bool
 }
 
 // Forwarder is one node's end of the road. It is safe for concurrent use.
@@ -141,6 +144,9 @@ func Open(_ context.Context, cfg Config, deps Deps) (*Forwarder, error) {
 	if deps.Applied == nil {
 		deps.Applied = func() uint64 { return ^uint64(0) }
 	}
+	if deps.Later == nil {
+		deps.Later = func() bool { return true }
+	}
 	met, err := newMetrics(deps.Registerer)
 	if err != nil {
 		return nil, fmt.Errorf("register the forward metrics: %w", err)
@@ -171,9 +177,9 @@ func (f *Forwarder) Remove(filter string) { f.routes.remove(filter) }
 func (f *Forwarder) Synced() <-chan struct{} { return f.routes.synced() }
 
 // Forward sends the messages, in order, to the peers that want them; the peers
-// deliver them when they have applied index. It does not block, and keeps none
-// of the messages.
-func (f *Forwarder) Forward(msgs []*session.Message, index uint64) {
+// deliver them when they have applied index, and learn that this node had applied
+// asOf. It does not block, and keeps none of the messages.
+func (f *Forwarder) Forward(msgs []*session.Message, index, asOf uint64) {
 	snap := f.table.trie.Load()
 	if snap.Len() == 0 {
 		return
@@ -190,7 +196,7 @@ func (f *Forwarder) Forward(msgs []*session.Message, index uint64) {
 			b.add(m, mask)
 		}
 	}
-	f.dispatch(b, index)
+	f.dispatch(b, place{index, asOf, f.deps.Later()})
 }
 
 // ForwardTo sends m to one client on one node. It does not block.
@@ -204,15 +210,15 @@ func (f *Forwarder) ForwardTo(node, client string, m *session.Message, sub sessi
 	b.buf = appendTargeted(b.buf, m, client, sub)
 	b.records = append(b.records, record{0, len(b.buf), p.in.routes.bit})
 	b.wanted = p.in.routes.bit
-	f.dispatch(b, 0)
+	f.dispatch(b, place{})
 }
 
 // dispatch puts b into the outboxes of those that want any of it.
-func (f *Forwarder) dispatch(b *batch, index uint64) {
+func (f *Forwarder) dispatch(b *batch, at place) {
 	slots := f.slots.Load()
 	for wanted := b.wanted; wanted != 0; wanted &= wanted - 1 {
 		bit := wanted & -wanted
-		if p := slots[slotOf(bit)]; p != nil && p.out.put(b, bit, index) {
+		if p := slots[slotOf(bit)]; p != nil && p.out.put(b, bit, at) {
 			p.wake()
 		}
 	}

@@ -112,8 +112,8 @@ func (p *peer) receive(c net.Conn) error {
 		if err != nil {
 			return err
 		}
-		if k == kindMessages {
-			err = in.messages(body)
+		if k == kindMessages || k == kindLater {
+			err = in.messages(k, body)
 		} else {
 			err = in.control(k, body)
 		}
@@ -154,10 +154,10 @@ func (in *incoming) answer(b []byte) error {
 }
 
 // messages delivers a frame, and those that are there behind it, as one batch.
-func (in *incoming) messages(body []byte) error {
+func (in *incoming) messages(k kind, body []byte) error {
 	f := in.p.f
 	var err error
-	if in.batch, err = in.dec.messages(in.batch, body); err != nil {
+	if in.batch, err = in.dec.messages(in.batch, k, body); err != nil {
 		in.batch = in.batch[:0]
 		return err
 	}

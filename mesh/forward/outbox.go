@@ -60,9 +60,24 @@ func (b *batch) add(m *session.Message, mask uint64) {
 	b.wanted |= mask
 }
 
-// put appends the records for the slots in bit, as frames of messages with the
-// given log index. It tells whether the outbox was empty before.
-func (o *outbox) put(b *batch, bit, index uint64) (first bool) {
+// place is where messages stand in the log.
+type place struct {
+	index uint64 // what the receiver must have applied before it delivers them
+	asOf  uint64 // what the sender had applied
+	later bool   // peers can read asOf
+}
+
+func (p place) append(dst []byte) []byte {
+	if !p.later {
+		return binary.AppendUvarint(appendHeader(dst, kindMessages), p.index)
+	}
+	dst = binary.AppendUvarint(appendHeader(dst, kindLater), p.index)
+	return binary.AppendUvarint(dst, p.asOf)
+}
+
+// put appends the records for the slots in bit, as frames of messages of that
+// place. It tells whether the outbox was empty before.
+func (o *outbox) put(b *batch, bit uint64, at place) (first bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	first = len(o.buf) == 0
@@ -85,7 +100,7 @@ func (o *outbox) put(b *batch, bit, index uint64) (first bool) {
 		}
 		if frame < 0 {
 			frame = len(o.buf)
-			o.buf = binary.AppendUvarint(appendHeader(o.buf, kindMessages), index)
+			o.buf = at.append(o.buf)
 		}
 		o.buf = append(o.buf, b.buf[r.start:r.end]...)
 		o.messages++

@@ -36,6 +36,7 @@ const (
 	kindDelta     kind = 5 // version before, then per change: op, filter
 	kindMessages  kind = 6 // log index, then messages
 	kindKeepalive kind = 7
+	kindLater     kind = 8 // log index, index that the sender had applied, then messages
 )
 
 // From the node that takes them.
@@ -314,7 +315,7 @@ func (f *frames) ready() bool {
 		return false
 	}
 	head := all[f.due:]
-	return kind(head[4]) == kindMessages && have-4 >= int(binary.BigEndian.Uint32(head))
+	return (kind(head[4]) == kindMessages || kind(head[4]) == kindLater) && have-4 >= int(binary.BigEndian.Uint32(head))
 }
 
 func noEOF(err error) error {

@@ -34,7 +34,12 @@ func TestDecodersAreStrict(t *testing.T) {
 	good := msg(session.Message{Topic: "t", Payload: []byte("p")})
 	decode := func(b []byte) error {
 		var d decoder
-		_, err := d.messages(nil, b)
+		_, err := d.messages(nil, kindMessages, b)
+		return err
+	}
+	later := func(b []byte) error {
+		var d decoder
+		_, err := d.messages(nil, kindLater, b)
 		return err
 	}
 	changes := func(b []byte) error { _, _, err := delta(b); return err }
@@ -48,6 +53,7 @@ func TestDecodersAreStrict(t *testing.T) {
 		b    []byte
 	}{
 		{"no index", decode, nil},
+		{"no index that was applied", later, []byte{1}},
 		{"message cut short", decode, good[:len(good)-1]},
 		{"one byte too many", decode, append(bytes.Clone(good), 1)},
 		{"no topic", decode, msg(session.Message{})},
@@ -110,7 +116,7 @@ func TestDecodedMessagesKeepNoFrame(t *testing.T) {
 		body = appendMessage(body, &session.Message{Topic: "topic", Payload: []byte("payload"), Properties: []byte("prop")})
 	}
 	var d decoder
-	got, err := d.messages(nil, body)
+	got, err := d.messages(nil, kindMessages, body)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -306,22 +306,30 @@ func (c *Cluster) close() {
 // kernel gives to outgoing connections.
 func freeAddress(t *testing.T) string {
 	t.Helper()
+	l := freeListener(t)
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// freeListener is freeAddress for a test that listens itself: closing a listener and
+// opening another one at once fails where a process is being started meanwhile, which
+// holds the first until it has become another program.
+func freeListener(t *testing.T) net.Listener {
+	t.Helper()
 	for range 1000 {
 		port := 10000 + rand.IntN(22000)
 		taken, err := net.Listen("unix", fmt.Sprintf("@mqcluster-test-port-%d", port))
 		if err != nil {
 			continue
 		}
-		address := fmt.Sprintf("127.0.0.1:%d", port)
-		l, err := net.Listen("tcp", address)
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err != nil {
 			taken.Close()
 			continue
 		}
-		l.Close()
 		t.Cleanup(func() { taken.Close() })
-		return address
+		return l
 	}
 	t.Fatal("no port is free")
-	return ""
+	return nil
 }

@@ -50,10 +50,7 @@ func newNetwork(t *testing.T) *network {
 // before starts the proxy of a node and returns its address.
 func (w *network) before(n *Node) string {
 	w.t.Helper()
-	l, err := net.Listen("tcp", freeAddress(w.t))
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	l := freeListener(w.t)
 	w.listeners, w.nodes = append(w.listeners, l), append(w.nodes, n)
 	w.wg.Go(func() {
 		for {

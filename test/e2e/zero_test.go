@@ -80,3 +80,44 @@ func TestQoS0Waits(t *testing.T) {
 	home.Start()
 	c.WaitWhole()
 }
+
+// TestLateQoS0AfterAMove: a QoS 0 message that a link between two nodes held up does
+// not reach a client that had it on one and has moved to the other.
+func TestLateQoS0AfterAMove(t *testing.T) {
+	t.Parallel()
+	c := NewCluster(t, Options{Proxy: true})
+	nodes := c.Followers()
+	home, other := nodes[0], nodes[1]
+	stays := other.Connect(clean("stays"))
+	stays.Sub(rawmqtt.Sub("late/#", 0))
+	mover := home.Connect(persistent("mover", 3600))
+	mover.Sub(rawmqtt.Sub("late/#", 1))
+	pub := home.Connect(clean("pub"))
+	said := func(what, want string, who ...*Client) {
+		t.Helper()
+		for _, s := range who {
+			if got := payloads(s.Messages(1, patience)); got != want {
+				t.Fatalf("%s: got %q, want %q", what, got, want)
+			}
+		}
+	}
+	pub.Pub("late/x", 0, false, "before")
+	said("before", "before", stays, mover)
+
+	for _, n := range c.Running() {
+		if n != home {
+			c.Net.Mute(home, n)
+		}
+	}
+	pub.Pub("late/x", 0, false, "late")
+	said("while nobody hears its node", "late", mover)
+	mover.Close()
+	if mover = other.Connect(persistent("mover", 3600)); !mover.Present {
+		t.Fatal("the session is gone")
+	}
+	c.Net.Heal()
+	said("when the link is whole", "late", stays)
+	await(t, patience, func() bool { return sessionOf(t, home, "mover").Node == other.ID }, func() string { return home.ID + " does not know of the move" })
+	pub.Pub("late/x", 0, false, "after")
+	said("afterwards", "after", stays, mover)
+}
