@@ -40,21 +40,13 @@ type Deps struct {
 	Scarce func() bool
 }
 
-// Wanter is what Routes may offer besides: whether any peer wants messages of
-// topic. It saves the broker the making of messages that nobody forwards, and
-// lets it tell publishers that nobody is there.
-type Wanter interface {
-	Wants(topic string) bool
-}
-
 // Broker serves clients until it is closed.
 type Broker struct {
-	cfg    Config
-	deps   Deps
-	log    *slog.Logger
-	wanter Wanter
-	m      *metrics
-	n      counters
+	cfg  Config
+	deps Deps
+	log  *slog.Logger
+	m    *metrics
+	n    counters
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -117,7 +109,6 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*Broker, error) {
 		sys:  map[string]*session.Message{}, start: time.Now(),
 	}
 	b.applied.Places, b.remote.Places = sharedTopics, sharedTopics
-	b.wanter, _ = deps.Routes.(Wanter)
 	b.ctx, b.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	b.bufs.New = func() any { s := make([]byte, 0, bufSize); return &s }
 	b.pubs.New = func() any { return newSubmission(b) }
@@ -287,9 +278,10 @@ type noRoutes struct{}
 
 func (noRoutes) Add(string)                                                        {}
 func (noRoutes) Remove(string)                                                     {}
-func (noRoutes) Forward([]*session.Message, uint64, uint64)                        {}
+func (noRoutes) Forward([]*session.Message, []uint64, uint64, uint64)              {}
 func (noRoutes) ForwardTo(_, _ string, _ *session.Message, _ session.Subscription) {}
-func (noRoutes) Wants(string) bool                                                 { return false }
+func (noRoutes) Wants(string) uint64                                               { return 0 }
+func (noRoutes) Version() uint64                                                   { return 0 }
 func (noRoutes) Synced() <-chan struct{} {
 	c := make(chan struct{})
 	close(c)

@@ -116,14 +116,14 @@ func (c *client) recall(q *fsm.Queued) {
 		return // on its way
 	}
 	c.take(q.Pos)
-	var mg merged
+	mg := merged{denied: !c.may().MayReceive(q.Message.Topic)}
 	for _, s := range q.Subscriptions {
 		if !s.NoLocal || q.Message.Publisher != c.id {
 			mg.add(s, true)
 		}
 	}
 	msg.qos = min(q.Message.QoS, mg.qos())
-	if !mg.any || msg.qos == 0 && !o.waited(q.Pos) || !c.accepts(q.Message, msg.qos, mg.ids()) {
+	if !mg.any || msg.qos == 0 && !o.waited(q.Pos) || !c.accepts(q.Message, msg.qos, &mg) {
 		c.settle(q.Pos)
 		return
 	}

@@ -82,7 +82,6 @@ type client struct {
 type rightsAt struct {
 	version uint64
 	Rights
-	receivesAll bool // MayReceive is true of every topic
 }
 
 // may returns the client's rights under the policy of now.
@@ -92,9 +91,6 @@ func (c *client) may() *rightsAt {
 		return r
 	}
 	r := &rightsAt{version: v, Rights: c.b.deps.Auth.Rights(c.user, c.id)}
-	if a, ok := r.Rights.(interface{ MayReceiveAll() bool }); ok {
-		r.receivesAll = a.MayReceiveAll()
-	}
 	c.rights.Store(r)
 	return r
 }

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -338,32 +339,49 @@ func (r *testRoutes) Synced() <-chan struct{} {
 	return c
 }
 
-func (r *testRoutes) Wants(topic string) bool {
+// Version is of the edits on all other nodes.
+func (r *testRoutes) Version() (v uint64) {
 	for _, n := range r.c.nodes {
-		if n.id != r.id && len(n.broker.trie.Load().Match(nil, topic)) > 0 {
-			return true
+		if n.id != r.id {
+			v += n.broker.subVersion.Load()
 		}
 	}
-	return false
+	return v
 }
 
-func (r *testRoutes) Forward(msgs []*session.Message, _, asOf uint64) {
-	for _, n := range r.c.nodes {
-		if n.id == r.id {
-			continue
+func (r *testRoutes) Wants(topic string) (peers uint64) {
+	for i, n := range r.c.nodes {
+		if n.id != r.id && len(n.broker.trie.Load().Match(nil, topic)) > 0 {
+			peers |= 1 << i
+		}
+	}
+	return peers
+}
+
+func (r *testRoutes) Forward(msgs []*session.Message, peers []uint64, _, asOf uint64) {
+	for i, n := range r.c.nodes {
+		var own []*session.Message
+		for j, m := range msgs {
+			if peers[j]&(1<<i) != 0 {
+				c := *m
+				c.Payload, c.Properties = bytes.Clone(m.Payload), bytes.Clone(m.Properties)
+				own = append(own, &c)
+			}
 		}
 		deliver := func() {
-			for _, m := range msgs {
+			for _, m := range own {
 				n.broker.DeliverRemote(m, asOf)
 			}
 		}
-		if r.c.slow.Load() != n {
+		switch {
+		case len(own) == 0:
+		case r.c.slow.Load() != n:
 			deliver()
-			continue
+		default:
+			r.c.mu.Lock()
+			r.c.way = append(r.c.way, deliver)
+			r.c.mu.Unlock()
 		}
-		r.c.mu.Lock()
-		r.c.way = append(r.c.way, deliver)
-		r.c.mu.Unlock()
 	}
 }
 

@@ -57,7 +57,7 @@ func (b *Broker) deliver(pos session.Pos, m *session.Message, picks []fsm.Pick, 
 			picks = picks[1:]
 			continue
 		}
-		var mg merged
+		mg := merged{denied: !c.may().MayReceive(m.Topic)}
 		picks = b.merge(picks, c, &mg)
 		c.offer(pos, &mg, &enc)
 	}
@@ -95,7 +95,7 @@ func (c *client) offer(pos session.Pos, mg *merged, enc *encodings) {
 	}
 	qos := min(m.QoS, mg.qos())
 	if qos == 0 {
-		if c.accepts(m, 0, mg.ids()) {
+		if c.accepts(m, 0, mg) {
 			c.pushZero(c.piece(m, mg, enc))
 			c.wake()
 		}
@@ -125,7 +125,7 @@ func (c *client) offerOwed(pos session.Pos, mg *merged, enc *encodings) {
 		return
 	}
 	c.take(pos)
-	if !c.accepts(enc.m, 1, mg.ids()) {
+	if !c.accepts(enc.m, 1, mg) {
 		c.settle(pos)
 		return
 	}
@@ -137,7 +137,7 @@ func (c *client) offerOwed(pos session.Pos, mg *merged, enc *encodings) {
 
 // offerLive is offer for what nobody keeps but this connection.
 func (c *client) offerLive(mg *merged, enc *encodings) {
-	if !c.accepts(enc.m, 1, mg.ids()) {
+	if !c.accepts(enc.m, 1, mg) {
 		return
 	}
 	if c.full(enc.m) {
@@ -148,45 +148,20 @@ func (c *client) offerLive(mg *merged, enc *encodings) {
 }
 
 // accepts tells whether m may go to the client at all; what may not is counted.
-func (c *client) accepts(m *session.Message, qos byte, ids []uint32) bool {
+func (c *client) accepts(m *session.Message, qos byte, mg *merged) bool {
 	if m.ExpiresAt != 0 && m.ExpiresAt <= c.b.clock.millis() {
 		c.b.m.dropped(dropExpired, 1)
 		return false
 	}
-	if !c.mayReceive(m.Topic) {
+	if mg.denied {
 		c.b.m.dropped(dropDenied, 1)
 		return false
 	}
-	if !c.fits(m, qos, ids) {
+	if !c.fits(m, qos, mg.ids()) {
 		c.b.m.dropped(dropTooLarge, 1)
 		return false
 	}
 	return true
-}
-
-// receiveTopics bounds what a client remembers of its right to receive.
-const receiveTopics = 1024
-
-// mayReceive asks the policy once for each topic.
-func (c *client) mayReceive(topic string) bool {
-	r := c.may()
-	if r.receivesAll {
-		return true
-	}
-	o := &c.out
-	if o.rights != r || len(o.topics) >= receiveTopics {
-		o.rights = r
-		clear(o.topics)
-	}
-	may, ok := o.topics[topic]
-	if !ok {
-		may = r.MayReceive(topic)
-		if o.topics == nil {
-			o.topics = map[string]bool{}
-		}
-		o.topics[topic] = may
-	}
-	return may
 }
 
 // plain tells whether the client takes the shared encoding of m.
@@ -238,7 +213,7 @@ func (b *Broker) DeliverRemote(m *session.Message, asOf uint64) {
 // shared subscription chose.
 func (b *Broker) DeliverRemoteTo(client string, m *session.Message, sub session.Subscription) {
 	if c := b.find(client); c != nil {
-		var mg merged
+		mg := merged{denied: !c.may().MayReceive(m.Topic)}
 		mg.add(sub, false)
 		enc := encodings{m: b.rebase(m)}
 		c.offerZero(&mg, &enc)
@@ -270,7 +245,7 @@ func (b *Broker) deliverZero(ts []target, m *session.Message) {
 func (c *client) offerZero(mg *merged, enc *encodings) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.out.closing && !c.out.closed && c.accepts(enc.m, 0, mg.ids()) {
+	if !c.out.closing && !c.out.closed && c.accepts(enc.m, 0, mg) {
 		c.pushZero(c.piece(enc.m, mg, enc))
 		c.wake()
 	}

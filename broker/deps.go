@@ -44,11 +44,17 @@ type Routes interface {
 	// Synced returns a channel that is closed when all connected peers know of
 	// every Add that returned before, or after 300 ms.
 	Synced() <-chan struct{}
-	// Forward sends the messages, in order, to the peers that want them. index is
-	// the log index that the receiver must have applied before it delivers them, asOf
+	// Wants returns the set of peers that want messages of topic, as Forward takes
+	// it; Version, which never falls, changes whenever an answer may be out of date.
+	// Neither blocks.
+	Wants(topic string) (peers uint64)
+	Version() uint64
+	// Forward sends each of the messages, in order, to its set of peers. index is the
+	// log index that the receiver must have applied before it delivers them, asOf
 	// what this node had applied when it began to deliver them here. It does not
 	// block: a peer whose queue is full loses them, counted.
-	Forward(msgs []*session.Message, index, asOf uint64)
+	// The messages alias memory that is used again when it returns.
+	Forward(msgs []*session.Message, peers []uint64, index, asOf uint64)
 	// ForwardTo sends m to one client on one node (a shared subscription).
 	ForwardTo(node, client string, m *session.Message, sub session.Subscription)
 }

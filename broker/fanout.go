@@ -16,6 +16,9 @@ type batch struct {
 	// claim, and what of it went through the log. One that has applied a later claim
 	// of the client id drops them.
 	index uint64
+	// wanted are those of msgs that peers want, peers which; used by forward alone.
+	wanted []*session.Message
+	peers  []uint64
 }
 
 // run is a number of messages to one topic, one after the other.
@@ -66,7 +69,7 @@ func (c *client) flush() {
 		clear(bt.runs)
 		bt.msgs, bt.runs, bt.bytes = bt.msgs[:0], bt.runs[:0], 0
 		if len(c.in.buf) <= smallBuf {
-			bt.msgs, bt.runs = nil, nil
+			*bt = batch{index: bt.index} // a quiet client keeps none
 		}
 	}
 	if c.in.marks {
@@ -94,7 +97,7 @@ func (b *Broker) fanOut(bt *batch) (kept bool) {
 			}
 		}
 	}
-	b.forward(bt, asOf, &kept)
+	b.forward(bt, asOf)
 	return kept
 }
 
@@ -129,23 +132,21 @@ func (b *Broker) deliverPicks(picks []fsm.Pick, m *session.Message) {
 	}
 }
 
-func (b *Broker) forward(bt *batch, asOf uint64, kept *bool) {
-	var msgs []*session.Message
+// forward gives the batch to peers. fanOut has matched its topics.
+func (b *Broker) forward(bt *batch, asOf uint64) {
 	for i := range bt.runs {
 		r := &bt.runs[i]
-		if b.wanter != nil && !b.wanter.Wants(r.t.Name) {
+		if r.t.Value.wanted == 0 {
 			continue
 		}
-		bt.keep(kept)
-		if msgs == nil {
-			msgs = make([]*session.Message, 0, len(bt.msgs))
-		}
 		for j := r.from; j < r.to; j++ {
-			msgs = append(msgs, &bt.msgs[j])
+			bt.wanted, bt.peers = append(bt.wanted, &bt.msgs[j]), append(bt.peers, r.t.Value.wanted)
 		}
 	}
-	if len(msgs) > 0 {
-		b.deps.Routes.Forward(msgs, bt.index, asOf)
+	if len(bt.wanted) > 0 {
+		b.deps.Routes.Forward(bt.wanted, bt.peers, bt.index, asOf)
+		clear(bt.wanted)
+		bt.wanted, bt.peers = bt.wanted[:0], bt.peers[:0]
 	}
 }
 
@@ -172,6 +173,10 @@ func (b *Broker) fanOutRun(bt *batch, r *run, arenas *arenas, targets []target, 
 		if !mg.any {
 			continue
 		}
+		if mg.denied {
+			b.m.dropped(dropDenied, r.to-r.from)
+			continue
+		}
 		c := t.c
 		if r.expiring || (c.version == 5 && (len(mg.ids()) > 0 || c.aliasMax > 0)) {
 			bt.keep(kept)
@@ -195,7 +200,7 @@ func (b *Broker) fanOutRun(bt *batch, r *run, arenas *arenas, targets []target, 
 			c.offerEach(bt.msgs[r.from:r.to], mg)
 			continue
 		}
-		c.offerFrames(r.t.Name, f.bytes, r.to-r.from)
+		c.offerFrames(f.bytes, r.to-r.from)
 	}
 }
 
@@ -207,19 +212,15 @@ func (f *frames) encode(arena []byte, version byte, msgs []session.Message) []by
 		arena = codec.AppendPublish(arena, version, &msgs[i], codec.PublishOptions{})
 		f.largest = max(f.largest, len(arena)-at)
 	}
-	f.bytes = arena[from:len(arena):len(arena)]
+	f.bytes = arena[from:] // with the room behind it: the next frames of the arena
 	return arena
 }
 
-// offerFrames queues encoded QoS 0 messages of one topic.
-func (c *client) offerFrames(topic string, frames []byte, n int) {
+// offerFrames queues encoded QoS 0 messages of one topic, which the client may receive.
+func (c *client) offerFrames(frames []byte, n int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.out.closing || c.out.closed {
-		return
-	}
-	if !c.mayReceive(topic) {
-		c.b.m.dropped(dropDenied, n)
 		return
 	}
 	c.pushZero(piece{frames: frames, n: n})
@@ -235,7 +236,7 @@ func (c *client) offerEach(msgs []session.Message, mg *merged) {
 		return
 	}
 	for i := range msgs {
-		if c.accepts(&msgs[i], 0, mg.ids()) {
+		if c.accepts(&msgs[i], 0, mg) {
 			c.pushZero(piece{m: &msgs[i], n: 1, ids: mg.ids()})
 		}
 	}

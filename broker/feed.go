@@ -182,10 +182,9 @@ func (c *client) feedMessage(p *replay, g retained) bool {
 		out, known = o.again[pos]
 	}
 	qos := min(m.QoS, p.QoS)
-	var ids []uint32
-	if p.ID != 0 {
-		ids = []uint32{p.ID}
-	}
+	mg := merged{denied: !c.may().MayReceive(m.Topic)}
+	mg.add(p.Subscription, p.logged)
+	ids := mg.ids()
 	logged := qos == 2 && c.logged && !known
 	for logged && o.keeps(pos) && !o.closing && !p.stopped {
 		// The log has one state for each message: a copy for another filter comes
@@ -198,7 +197,7 @@ func (c *client) feedMessage(p *replay, g retained) bool {
 	case known && out.State != 0,
 		p.again && qos == 0, // it may have been sent
 		p.NoLocal && m.Publisher == c.id,
-		!c.accepts(m, qos, ids):
+		!c.accepts(m, qos, &mg):
 		c.pass(p, m.Topic, pos)
 		return true
 	}

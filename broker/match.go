@@ -23,7 +23,8 @@ type entry struct{ subs []*subscription }
 // merged is what several subscriptions of one client come to for one message
 // [MQTT-3.3.4-2].
 type merged struct {
-	any bool
+	any    bool
+	denied bool // the client may not receive the topic
 	// log and live are one more than the highest QoS of the subscriptions that
 	// the log keeps a queue for, and of the others; 0: there is none.
 	log, live byte
@@ -85,7 +86,7 @@ const sharedTopics = 1 << 18
 // topicMatch is the result of matching one topic: with the text of a topic that is not
 // long it fills two lines of a processor's cache.
 type topicMatch struct {
-	version uint64 // Broker.subVersion
+	version uint64 // as of Broker.matchVersion
 	// may and rights remember MayPublish for a publisher.
 	rights *rightsAt
 	may    bool
@@ -93,6 +94,7 @@ type topicMatch struct {
 	found  bool // one is used
 	one    [1]target
 	more   *[]target // instead of one
+	wanted uint64    // peers, as Routes.Wants says
 }
 
 func (m *topicMatch) targets() []target {
@@ -105,14 +107,21 @@ func (m *topicMatch) targets() []target {
 	return nil
 }
 
+// matchVersion changes whenever a match may be out of date: with the subscriptions
+// here, with those on other nodes, with the policy. None of the three versions ever
+// falls, so their sum tells of all.
+func (b *Broker) matchVersion() uint64 {
+	return b.subVersion.Load() + b.deps.Routes.Version() + b.deps.Auth.Version()
+}
+
 // match brings t up to date.
 func (b *Broker) match(t *matched) []target {
-	v, m := b.subVersion.Load(), &t.Value
+	v, m := b.matchVersion(), &t.Value
 	if m.version == v {
 		return m.targets()
 	}
 	b.subMu.Lock()
-	v = b.subVersion.Load()
+	v = b.matchVersion()
 	var found [8]*entry
 	entries := b.trie.Load().Match(found[:0], t.Name)
 	n := 0
@@ -128,7 +137,16 @@ func (b *Broker) match(t *matched) []target {
 		b.collect(m.one[:0], entries)
 	}
 	b.subMu.Unlock()
-	return m.targets()
+	m.wanted = b.deps.Routes.Wants(t.Name)
+	ts := m.targets()
+	for i := range ts {
+		to := &ts[i]
+		to.all.denied = !to.c.may().MayReceive(t.Name)
+		if to.own != nil {
+			to.own.denied = to.all.denied
+		}
+	}
+	return ts
 }
 
 // collect merges the subscriptions of entries by client.

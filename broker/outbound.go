@@ -78,9 +78,6 @@ type outgoing struct {
 	zeroLog int                 // incoming QoS 0 that are under way in the log
 	zeroAt  uint64              // index of the last of them
 	double  map[uint16]struct{} // incoming QoS 2 ids that quota counts
-
-	topics map[string]bool // MayReceive by topic
-	rights *rightsAt       // that topics is of
 }
 
 // piece is one or more encoded messages of QoS 0, or one that is yet to be
@@ -91,6 +88,20 @@ type piece struct {
 	m      *session.Message
 	ids    []uint32
 	retain bool
+}
+
+// maxPiece bounds how far a piece is extended: the writer takes whole ones.
+const maxPiece = 16 << 10
+
+// extend makes q, which comes next, a part of p where it lies behind it in memory, as
+// the messages of one read do.
+func (p *piece) extend(q *piece) bool {
+	n := len(p.frames)
+	if p.m != nil || q.m != nil || len(q.frames) == 0 || n == cap(p.frames) || n > maxPiece || &p.frames[:n+1][n] != &q.frames[0] {
+		return false
+	}
+	p.frames, p.n = p.frames[:n+len(q.frames)], p.n+q.n
+	return true
 }
 
 func (p *piece) size() int {
@@ -143,6 +154,9 @@ func (c *client) pushZero(p piece) {
 	}
 	o.zeroCount += p.n
 	o.zeroBytes += size
+	if n := o.zero.len(); n > 0 && len(o.feeds) == 0 && o.zero.at(n-1).extend(&p) {
+		return
+	}
 	if n := len(o.feeds); n > 0 {
 		o.feeds[n-1].zero.push(p)
 		return

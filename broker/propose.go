@@ -90,7 +90,8 @@ func (s *submission) finish(r fsm.Result) {
 // nobody tells whether it is certain that no client anywhere has a live
 // subscription that matches topic. It runs on the goroutine that applies.
 func (b *Broker) nobody(topic string) bool {
-	return b.wanter != nil && len(b.match(b.applied.Get(topic))) == 0 && !b.wanter.Wants(topic)
+	t := b.applied.Get(topic)
+	return len(b.match(t)) == 0 && t.Value.wanted == 0
 }
 
 // zeroDone notes that a QoS 0 message came through the log, or was lost.

@@ -43,7 +43,7 @@ type Topic[V any] struct {
 }
 
 const (
-	shortTopic = 46
+	shortTopic = 38
 	// longTopic is what is not remembered but as the last one: a hostile client could
 	// fill the memory with it.
 	longTopic = 1 << 10

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -76,10 +77,11 @@ func BenchmarkForward(b *testing.B) {
 			for _, m := range msgs {
 				m.Payload = make([]byte, size)
 			}
+			peers := slices.Repeat([]uint64{a.Wants("bench/topic/1")}, 64)
 			b.ReportAllocs()
 			sent := int64(0)
 			for b.Loop() {
-				a.Forward(msgs, 0, 0)
+				a.Forward(msgs, peers, 0, 0)
 				if sent += 64; sent%(1<<12) == 0 {
 					await(b, func() bool { return sent-received.Load() < 1<<13 })
 				}

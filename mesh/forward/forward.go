@@ -176,24 +176,27 @@ func (f *Forwarder) Remove(filter string) { f.routes.remove(filter) }
 // every Add that returned before, or after Config.SyncTimeout.
 func (f *Forwarder) Synced() <-chan struct{} { return f.routes.synced() }
 
-// Forward sends the messages, in order, to the peers that want them; the peers
+// Wants returns the set of peers that want messages of topic, one bit each; Version,
+// which never falls, changes whenever an answer may be out of date. Neither blocks.
+func (f *Forwarder) Wants(topic string) (peers uint64) {
+	var found [8]uint64
+	for _, mask := range f.table.trie.Load().Match(found[:0], topic) {
+		peers |= mask
+	}
+	return peers
+}
+
+// Version tells when Wants has other answers.
+func (f *Forwarder) Version() uint64 { return f.table.trie.Load().Version() }
+
+// Forward sends each of the messages, in order, to its set of peers; the peers
 // deliver them when they have applied index, and learn that this node had applied
 // asOf. It does not block, and keeps none of the messages.
-func (f *Forwarder) Forward(msgs []*session.Message, index, asOf uint64) {
-	snap := f.table.trie.Load()
-	if snap.Len() == 0 {
-		return
-	}
+func (f *Forwarder) Forward(msgs []*session.Message, peers []uint64, index, asOf uint64) {
 	b := f.batches.Get().(*batch)
-	var mask uint64
-	topic := ""
-	for _, m := range msgs {
-		if m.Topic != topic {
-			topic = m.Topic
-			mask, b.match = match(snap, b.match, topic)
-		}
-		if mask != 0 {
-			b.add(m, mask)
+	for i, m := range msgs {
+		if peers[i] != 0 {
+			b.add(m, peers[i])
 		}
 	}
 	f.dispatch(b, place{index, asOf, f.deps.Later()})

@@ -22,9 +22,9 @@ func TestForwardReachesThoseThatWantItInOrder(t *testing.T) {
 		}
 		const n = 5000
 		for i := 0; i < n; i += 50 {
-			a.Forward(messages("sport/tennis", "pub", i, i+50), 0, 0)
+			a.send(messages("sport/tennis", "pub", i, i+50), 0, 0)
 		}
-		a.Forward(messages("weather", "pub", 0, 10), 0, 0)
+		a.send(messages("weather", "pub", 0, 10), 0, 0)
 		synctest.Wait()
 		got := b.deliveries()
 		if len(got) != n {
@@ -63,7 +63,7 @@ func TestForwardCarriesTheWholeMessage(t *testing.T) {
 			if d.Client != "" {
 				a.ForwardTo("b", d.Client, d.Message, d.Subscription)
 			} else {
-				a.Forward([]*session.Message{d.Message}, 0, 0)
+				a.send([]*session.Message{d.Message}, 0, 0)
 			}
 		}
 		synctest.Wait()
@@ -95,13 +95,13 @@ func TestRoutesComeBackAfterAReconnect(t *testing.T) {
 					b.Add(fmt.Sprint("new/", i))
 				}
 				synctest.Wait()
-				a.Forward(messages("stays", "p", 0, 1), 0, 0) // routes outlive the stream
+				a.send(messages("stays", "p", 0, 1), 0, 0) // routes outlive the stream
 				w.heal("b", "a")
 				time.Sleep(5 * time.Second)
 				synctest.Wait()
-				a.Forward(messages("goes", "p", 1, 2), 0, 0)
-				a.Forward(messages("new/9", "p", 2, 3), 0, 0)
-				a.Forward(messages("stays", "p", 3, 4), 0, 0)
+				a.send(messages("goes", "p", 1, 2), 0, 0)
+				a.send(messages("new/9", "p", 2, 3), 0, 0)
+				a.send(messages("stays", "p", 3, 4), 0, 0)
 				synctest.Wait()
 				if got := b.payloads(); got != "0 2 3" {
 					t.Errorf("got %q", got)
@@ -126,8 +126,8 @@ func TestRestartedPeerBeginsANewLog(t *testing.T) {
 		b2.SetPeers([]string{"a", "c"})
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
-		a.Forward(messages("old", "p", 0, 1), 0, 0)
-		a.Forward(messages("new", "p", 1, 2), 0, 0)
+		a.send(messages("old", "p", 0, 1), 0, 0)
+		a.send(messages("new", "p", 1, 2), 0, 0)
 		synctest.Wait()
 		if got := b2.payloads(); got != "1" {
 			t.Errorf("got %q", got)
@@ -144,7 +144,7 @@ func TestRemovesAreLazyAndArrive(t *testing.T) {
 			t.Error("nobody waits for a remove")
 		}
 		time.Sleep(2 * time.Second)
-		a.Forward(messages("x", "p", 0, 1), 0, 0)
+		a.send(messages("x", "p", 0, 1), 0, 0)
 		synctest.Wait()
 		if got := b.payloads(); got != "" {
 			t.Errorf("got %q", got)
@@ -174,7 +174,7 @@ func TestSyncedGivesUpOnASlowPeer(t *testing.T) {
 		a.Add("y")
 		synctest.Wait()
 		a.gap = make(chan struct{}) // a reads nothing behind this
-		b.Forward(messages("y", "p", 0, 1), 0, 0)
+		b.send(messages("y", "p", 0, 1), 0, 0)
 		synctest.Wait()
 		b.Add("x")
 		start := time.Now()
@@ -183,7 +183,7 @@ func TestSyncedGivesUpOnASlowPeer(t *testing.T) {
 			t.Errorf("took %v", d)
 		}
 		// c suffers nothing from that.
-		c.Forward(messages("x", "p", 0, 3), 0, 0)
+		c.send(messages("x", "p", 0, 3), 0, 0)
 		synctest.Wait()
 		if got := b.payloads(); got != "0 1 2" {
 			t.Errorf("got %q", got)
@@ -211,12 +211,12 @@ func TestFullQueueDropsTheNewest(t *testing.T) {
 		b.Add("x")
 		synctest.Wait()
 		b.gap = make(chan struct{})
-		a.Forward(messages("x", "p", 0, 1), 0, 0) // b is busy with this
+		a.send(messages("x", "p", 0, 1), 0, 0) // b is busy with this
 		synctest.Wait()
-		a.Forward(messages("x", "p", 1, 2), 0, 0) // the stream is busy with this
+		a.send(messages("x", "p", 1, 2), 0, 0) // the stream is busy with this
 		synctest.Wait()
 		for i := range 100 {
-			a.Forward(messages("x", "p", 2+i, 3+i), 0, 0)
+			a.send(messages("x", "p", 2+i, 3+i), 0, 0)
 		}
 		if n := value(t, a.metrics.full); n != 90 {
 			t.Errorf("%v dropped", n)
@@ -235,16 +235,16 @@ func TestMessagesForADeadPeerAreDroppedInTheEnd(t *testing.T) {
 		synctest.Wait()
 		w.sever("a", "b")
 		synctest.Wait()
-		a.Forward(messages("x", "p", 0, 1), 0, 0) // waits for a stream, in vain
+		a.send(messages("x", "p", 0, 1), 0, 0) // waits for a stream, in vain
 		time.Sleep(6 * time.Second)
-		a.Forward(messages("x", "p", 1, 2), 0, 0) // nothing is expected any more
+		a.send(messages("x", "p", 1, 2), 0, 0) // nothing is expected any more
 		if n := value(t, a.metrics.down); n != 2 {
 			t.Errorf("%v dropped", n)
 		}
 		w.heal("a", "b")
 		time.Sleep(6 * time.Second)
 		synctest.Wait()
-		a.Forward(messages("x", "p", 2, 3), 0, 0)
+		a.send(messages("x", "p", 2, 3), 0, 0)
 		synctest.Wait()
 		if got := b.payloads(); got != "2" {
 			t.Errorf("got %q", got)
@@ -257,7 +257,7 @@ func TestShortCutLosesNoOrder(t *testing.T) {
 		b.Add("x")
 		synctest.Wait()
 		for i := range 50 {
-			a.Forward(messages("x", "p", 10*i, 10*i+10), 0, 0)
+			a.send(messages("x", "p", 10*i, 10*i+10), 0, 0)
 			if i%10 == 5 {
 				w.sever("a", "b")
 				w.heal("a", "b")
@@ -284,7 +284,7 @@ func TestSilentPeerIsGivenUp(t *testing.T) {
 		b.Add("x")
 		synctest.Wait()
 		b.gap = make(chan struct{})
-		a.Forward(messages("x", "p", 0, 1), 0, 0)
+		a.send(messages("x", "p", 0, 1), 0, 0)
 		synctest.Wait()
 		if n := value(t, a.metrics.peers); n != 2 {
 			t.Fatalf("%v peers", n)
@@ -303,7 +303,7 @@ func TestRemovedPeerIsForgotten(t *testing.T) {
 		c.Add("x")
 		synctest.Wait()
 		a.SetPeers([]string{"c"})
-		a.Forward(messages("x", "p", 0, 1), 0, 0)
+		a.send(messages("x", "p", 0, 1), 0, 0)
 		time.Sleep(10 * time.Second) // b tries to come back, and may not
 		synctest.Wait()
 		if got := b.payloads(); got != "" {
@@ -315,7 +315,7 @@ func TestRemovedPeerIsForgotten(t *testing.T) {
 		a.SetPeers([]string{"d", "c", "b"}) // d takes b's place, b another
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
-		a.Forward(messages("x", "p", 1, 2), 0, 0)
+		a.send(messages("x", "p", 1, 2), 0, 0)
 		synctest.Wait()
 		if got := b.payloads() + c.payloads(); got != "11" {
 			t.Errorf("after b came back: %q", got)

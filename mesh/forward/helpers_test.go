@@ -131,6 +131,15 @@ func (w *wires) shut(t testing.TB) {
 	w.wg.Wait()
 }
 
+// send forwards msgs to those that want them.
+func (e *end) send(msgs []*session.Message, index, asOf uint64) {
+	peers := make([]uint64, len(msgs))
+	for i, m := range msgs {
+		peers[i] = e.Wants(m.Topic)
+	}
+	e.Forward(msgs, peers, index, asOf)
+}
+
 func (e *end) deliveries() []Delivery {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -37,17 +37,17 @@ func TestHoldUntilApplied(t *testing.T) {
 			}
 		}
 		applied.Store(4)
-		a.Forward(messages("t", "waits", 1, 3), 5, 0)
-		a.Forward(messages("t", "waits", 3, 4), 0, 0) // behind its publisher's others
-		a.Forward(messages("t", "longer", 4, 5), 7, 0)
-		a.Forward(messages("t", "other", 5, 6), 4, 0)
+		a.send(messages("t", "waits", 1, 3), 5, 0)
+		a.send(messages("t", "waits", 3, 4), 0, 0) // behind its publisher's others
+		a.send(messages("t", "longer", 4, 5), 7, 0)
+		a.send(messages("t", "other", 5, 6), 4, 0)
 		expect("5")
 		b.Advance(4)
 		expect("")
 		applied.Store(6)
 		b.Advance(6)
 		expect("1 2 3")
-		a.Forward(messages("t", "waits", 6, 7), 5, 0)
+		a.send(messages("t", "waits", 6, 7), 5, 0)
 		expect("6")
 		applied.Store(7)
 		b.Advance(7)
@@ -60,9 +60,9 @@ func TestHoldUntilApplied(t *testing.T) {
 
 func TestHoldIsBoundedInTime(t *testing.T) {
 	pair(t, Config{}, func(t *testing.T, a, b *end, _ *atomic.Uint64) {
-		a.Forward(messages("t", "p", 0, 2), 9, 0)
+		a.send(messages("t", "p", 0, 2), 9, 0)
 		time.Sleep(2 * time.Second)
-		a.Forward(messages("t", "p", 2, 3), 9, 0)
+		a.send(messages("t", "p", 2, 3), 9, 0)
 		time.Sleep(2999 * time.Millisecond)
 		if got := b.payloads(); got != "" {
 			t.Errorf("too early: %q", got)
@@ -85,12 +85,12 @@ func TestHoldIsBoundedInTime(t *testing.T) {
 
 func TestHoldIsBoundedInNumber(t *testing.T) {
 	pair(t, Config{HoldMessages: 3}, func(t *testing.T, a, b *end, _ *atomic.Uint64) {
-		a.Forward(messages("t", "p", 0, 3), 9, 0)
+		a.send(messages("t", "p", 0, 3), 9, 0)
 		synctest.Wait()
 		if got := b.payloads(); got != "" {
 			t.Errorf("got %q", got)
 		}
-		a.Forward(messages("t", "p", 3, 5), 9, 0)
+		a.send(messages("t", "p", 3, 5), 9, 0)
 		synctest.Wait()
 		if got := b.payloads(); got != "0 1 2 3 4" {
 			t.Errorf("got %q", got)
@@ -100,11 +100,11 @@ func TestHoldIsBoundedInNumber(t *testing.T) {
 
 func TestHoldSeesWhatWasAppliedWhileItWasFilled(t *testing.T) {
 	pair(t, Config{}, func(t *testing.T, a, b *end, applied *atomic.Uint64) {
-		a.Forward(messages("t", "p", 0, 1), 3, 0)
+		a.send(messages("t", "p", 0, 1), 3, 0)
 		synctest.Wait()
 		// The node applied without a word; the next message tells.
 		applied.Store(3)
-		a.Forward(messages("t", "q", 1, 2), 0, 0)
+		a.send(messages("t", "q", 1, 2), 0, 0)
 		synctest.Wait()
 		if got := b.payloads(); got != "1 0" {
 			t.Errorf("got %q", got)
@@ -127,7 +127,7 @@ func TestMessagesSayWhatWasApplied(t *testing.T) {
 			synctest.Wait()
 			b.Add("t")
 			synctest.Wait()
-			a.Forward(messages("t", "p", 0, 2), 3, 300)
+			a.send(messages("t", "p", 0, 2), 3, 300)
 			synctest.Wait()
 			want := uint64(300)
 			if !later {

@@ -37,8 +37,7 @@ const (
 type batch struct {
 	buf     []byte
 	records []record
-	wanted  uint64   // slots that want any
-	match   []uint64 // scratch
+	wanted  uint64 // slots that want any
 }
 
 type record struct {

@@ -147,15 +147,5 @@ func unset(tx *routing.Tx[uint64], filter string, bit uint64) (changed bool) {
 	return true
 }
 
-// match returns the set of slots that want topic. scratch is memory to use.
-func match(s *routing.Snapshot[uint64], scratch []uint64, topic string) (uint64, []uint64) {
-	scratch = s.Match(scratch[:0], topic)
-	var mask uint64
-	for _, m := range scratch {
-		mask |= m
-	}
-	return mask, scratch
-}
-
 // slotOf returns the number of the one bit in bit.
 func slotOf(bit uint64) int { return bits.TrailingZeros64(bit) }
