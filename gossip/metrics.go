@@ -10,7 +10,7 @@ import (
 type metrics struct {
 	alive                            prometheus.Gauge
 	sent, received, dropped, refused prometheus.Counter
-	rejoins                          prometheus.Counter
+	sentBytes, rejoins               prometheus.Counter
 
 	reg prometheus.Registerer
 	all []prometheus.Collector
@@ -37,6 +37,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	})
 	add(m.alive)
 	m.sent = counter("sent_packets_total", "Packets sent.")
+	m.sentBytes = counter("sent_bytes_total", "Bytes sent, packets and streams, before TLS.")
 	m.received = counter("received_packets_total", "Packets received.")
 	m.dropped = counter("dropped_packets_total", "Packets that met a full queue or no connection.")
 	m.refused = counter("refused_total", "Packets, connections and claims of nodes that are no members or not who they say.")

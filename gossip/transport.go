@@ -302,6 +302,12 @@ type tracked struct {
 	t *transport
 }
 
+func (c *tracked) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	c.t.metrics.sentBytes.Add(float64(n))
+	return n, err
+}
+
 func (c *tracked) Close() error {
 	c.t.mu.Lock()
 	delete(c.t.conns, c)

@@ -148,6 +148,7 @@ func (n *Node) openConsensus(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	n.storeID = m.Store
 	c, err := consensus.Open(ctx, consensusConfig(n.cfg, m, n.deps.Version), consensus.Deps{
 		FSM: n.store, State: n.store, Network: n.mesh, Fatal: n.deps.Fatal,
 		Logger: n.log, Registerer: n.reg, Due: n.store.Due, Follow: n.followsWall,

@@ -49,6 +49,8 @@ type Node struct {
 	disk *disk // nil where the system does not tell
 	// generation of the cluster, which a node that joins is told.
 	generation string
+	// storeID is the name of the disk that this node joined with.
+	storeID string
 
 	identity  *mtls.Identity
 	store     *fsm.Store

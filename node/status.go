@@ -210,17 +210,15 @@ func (n *Node) expel(ctx context.Context, r admin.LeaveRequest) (uint64, error) 
 	return res.Pos.Index(), err
 }
 
-// checkRemoved ends the node when the state no longer has it.
+// checkRemoved ends the node when the state no longer has it. One that has left and
+// joined again comes, on its way through the log, by what it was before: a member of
+// its name, with another disk.
 func (n *Node) checkRemoved() {
 	members := n.store.Members()
 	if len(members) == 0 {
 		return
 	}
-	known := false
-	for _, m := range members {
-		known = known || m.Node == n.cfg.Node.ID
-	}
-	if known {
+	if m := n.member(n.cfg.Node.ID); m != nil && m.Store == n.storeID {
 		n.known.Store(true)
 	} else if n.known.Load() {
 		n.goneFor("this node was removed from the cluster")

@@ -1,6 +1,9 @@
 package routing
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // The edits of a transaction: whatever it does not own it copies first. A node
 // that it owns hangs on a path that it owns.
@@ -39,11 +42,27 @@ func (tx *Tx[V]) ownTable(t *table[V]) *table[V] {
 	return &c
 }
 
+// split makes n, which tx owns and which stands for a single filter, one level, with
+// the rest of the filter below it.
+func (tx *Tx[V]) split(n *node[V]) {
+	tail, _ := n.tail()
+	level, _, _ := cutLevel(tail)
+	c := &node[V]{edit: tx.edit, text: tail, end: uint16(len(level)), has: true, value: n.value}
+	var none V
+	n.has, n.value = false, none
+	if len(n.text) > keptFilter {
+		n.text = strings.Clone(n.level()) // it may outlive the filter
+	} else {
+		n.text = n.level()
+	}
+	tx.attach(n, c)
+}
+
 // attach makes c a child of n, which tx owns, in place of an older one of the
 // same level.
 func (tx *Tx[V]) attach(n, c *node[V]) {
 	k := tx.ownKids(n)
-	switch c.level {
+	switch c.level() {
 	case "+":
 		k.plus = c
 		return
@@ -53,13 +72,13 @@ func (tx *Tx[V]) attach(n, c *node[V]) {
 	}
 	if k.many != nil {
 		var added bool
-		k.many, added = tx.put(k.many, c, tx.snap.hash.of(c.level), 0)
+		k.many, added = tx.put(k.many, c, tx.snap.hash.of(c.level()), 0)
 		if added {
 			k.count++
 		}
 		return
 	}
-	i, found := search(k.few, c.level)
+	i, found := search(k.few, c.level())
 	if found {
 		k.few[i] = c
 		return
@@ -71,7 +90,7 @@ func (tx *Tx[V]) attach(n, c *node[V]) {
 	}
 	k.many = &table[V]{edit: tx.edit}
 	for _, old := range append(k.few, c) {
-		k.many, _ = tx.put(k.many, old, tx.snap.hash.of(old.level), 0)
+		k.many, _ = tx.put(k.many, old, tx.snap.hash.of(old.level()), 0)
 	}
 	k.few = nil
 }
@@ -105,7 +124,7 @@ func (tx *Tx[V]) detach(n *node[V], level string) {
 func (tx *Tx[V]) put(t *table[V], n *node[V], hash uint64, depth int) (_ *table[V], added bool) {
 	t = tx.ownTable(t)
 	if depth == tableDepth {
-		i, found := search(t.nodes, n.level)
+		i, found := search(t.nodes, n.level())
 		if found {
 			t.nodes[i] = n
 		} else {
@@ -123,14 +142,14 @@ func (tx *Tx[V]) put(t *table[V], n *node[V], hash uint64, depth int) (_ *table[
 		t.leaves |= bit
 		t.nodes = slices.Insert(t.nodes, i, n)
 		return t, true
-	case t.nodes[i].level == n.level:
+	case t.nodes[i].level() == n.level():
 		t.nodes[i] = n
 		return t, false
 	}
 	// Two of them now: they go one deeper.
 	old := t.nodes[i]
 	sub := &table[V]{edit: tx.edit}
-	sub, _ = tx.put(sub, old, tx.snap.hash.of(old.level), depth+1)
+	sub, _ = tx.put(sub, old, tx.snap.hash.of(old.level()), depth+1)
 	sub, _ = tx.put(sub, n, hash, depth+1)
 	t.leaves &^= bit
 	t.nodes = slices.Delete(t.nodes, i, i+1)

@@ -7,14 +7,27 @@ import (
 	"strings"
 )
 
-// node is one level of filters. What a published snapshot reaches is immutable;
-// edit says which transaction made a node, and only that one may mutate it.
+// node is one level of filters, and where a single filter has that level and others
+// behind it, all of them: most filters of a park differ in one level in their midst.
+// What a published snapshot reaches is immutable; edit says which transaction made a
+// node, and only that one may mutate it.
 type node[V any] struct {
 	edit  uint64
-	level string
-	kids  *kids[V] // nil without children
+	text  string   // the level and, of a single filter, '/' and the rest of it
+	kids  *kids[V] // nil without children, as where text is more than the level
 	value V
+	end   uint16 // of the level in text
 	has   bool
+}
+
+func (n *node[V]) level() string { return n.text[:n.end] }
+
+// tail returns what follows the level of a node that stands for a single filter.
+func (n *node[V]) tail() (tail string, ok bool) {
+	if int(n.end) == len(n.text) {
+		return "", false
+	}
+	return n.text[n.end+1:], true
 }
 
 // kids are the children of a node: the two wildcards, and literal levels in a
@@ -73,7 +86,7 @@ func (n *node[V]) child(h hasher, level string) *node[V] {
 func (k *kids[V]) literal(h hasher, level string) *node[V] {
 	if k.many == nil {
 		for _, n := range k.few {
-			if n.level == level {
+			if n.level() == level {
 				return n
 			}
 		}
@@ -101,7 +114,7 @@ func (t *table[V]) find(level string, hash uint64) *node[V] {
 		bit := slot(hash, depth)
 		switch {
 		case t.leaves&bit != 0:
-			if n := t.nodes[below(t.leaves, bit)]; n.level == level {
+			if n := t.nodes[below(t.leaves, bit)]; n.level() == level {
 				return n
 			}
 			return nil
@@ -134,8 +147,8 @@ func below(set, bit uint32) int { return bits.OnesCount32(set & (bit - 1)) }
 
 func search[V any](nodes []*node[V], level string) (int, bool) {
 	return slices.BinarySearchFunc(nodes, level, func(n *node[V], level string) int {
-		return strings.Compare(n.level, level)
+		return strings.Compare(n.level(), level)
 	})
 }
 
-func byLevel[V any](a, b *node[V]) int { return strings.Compare(a.level, b.level) }
+func byLevel[V any](a, b *node[V]) int { return strings.Compare(a.level(), b.level()) }

@@ -115,9 +115,11 @@ func SplitShared(filter string) (group, inner string, shared bool) {
 // wildcard does not match a topic that begins with $ [MQTT-4.7.2-1], and "a/#"
 // matches "a" [MQTT-4.7.1-2]. It does not allocate.
 func Match(filter, topic string) bool {
-	if hidden(filter, topic) {
-		return false
-	}
+	return !hidden(filter, topic) && matchFrom(filter, topic)
+}
+
+// matchFrom is Match below the first level, where wildcards are like any other.
+func matchFrom(filter, topic string) bool {
 	for {
 		// Equal bytes up to the next wildcard need no look at levels.
 		i := 0

@@ -89,43 +89,41 @@ func (tx *Tx[V]) SetKept(filter string, v V) { tx.set(filter, v, len(filter) <= 
 // keptFilter bounds what a level that has outlived its first filter holds in memory.
 const keptFilter = 128
 
-func (tx *Tx[V]) set(filter string, v V, cloned bool) {
+func (tx *Tx[V]) set(filter string, v V, kept bool) {
 	tx.alive()
 	tx.changed = true
 	n := tx.own(tx.snap.root)
 	tx.snap.root = n
 	for rest, more := filter, true; more; {
+		whole := rest
 		var level string
 		level, rest, more = cutLevel(rest)
 		next := n.child(tx.snap.hash, level)
 		if next == nil {
-			if !cloned {
-				// One copy for all the levels that are new, so that a node pins
-				// neither the caller's buffer nor a shared prefix many times.
-				own := strings.Clone(filter[len(filter)-len(level)-tail(rest, more):])
-				level, rest, more = cutLevel(own)
-				cloned = true
+			// One node for all the levels that are new.
+			if !kept {
+				whole = strings.Clone(whole)
 			}
-			next = &node[V]{edit: tx.edit, level: level}
-			tx.attach(n, next)
-		} else if next.edit != tx.edit {
+			tx.snap.n++
+			tx.attach(n, &node[V]{edit: tx.edit, text: whole, end: uint16(len(level)), has: true, value: v})
+			return
+		}
+		if next.edit != tx.edit {
 			next = tx.own(next)
 			tx.attach(n, next)
 		}
 		n = next
+		if tail, ok := n.tail(); ok {
+			if more && tail == rest {
+				break // it is the filter
+			}
+			tx.split(n)
+		}
 	}
 	if !n.has {
 		tx.snap.n++
 	}
 	n.has, n.value = true, v
-}
-
-// tail is the length of what follows a level: its separator and the rest.
-func tail(rest string, more bool) int {
-	if !more {
-		return 0
-	}
-	return 1 + len(rest)
 }
 
 // Delete removes filter and tells whether it was there.
@@ -152,6 +150,10 @@ func (tx *Tx[V]) remove(n *node[V], rest string, more bool) *node[V] {
 	}
 	level, rest, more := cutLevel(rest)
 	old := n.child(tx.snap.hash, level)
+	if _, ok := old.tail(); ok {
+		tx.detach(n, level)
+		return n
+	}
 	next := tx.remove(old, rest, more)
 	switch {
 	case !next.has && next.kids == nil:
@@ -192,6 +194,12 @@ func (s *Snapshot[V]) Get(filter string) (v V, ok bool) {
 		if n = n.child(s.hash, level); n == nil {
 			return v, false
 		}
+		if tail, ok := n.tail(); ok {
+			if more && tail == rest {
+				return n.value, true
+			}
+			return v, false
+		}
 	}
 	return n.value, n.has
 }
@@ -222,6 +230,12 @@ func (s *Snapshot[V]) MatchBytes(dst []V, topic []byte) []V {
 
 // match continues below n with what is left of the topic.
 func (n *node[V]) match(h hasher, dst []V, rest string, more bool) []V {
+	if tail, ok := n.tail(); ok {
+		if more && matchFrom(tail, rest) || !more && tail == "#" { // "a/#" matches "a"
+			dst = append(dst, n.value)
+		}
+		return dst
+	}
 	if more {
 		if n.kids == nil {
 			return dst
@@ -269,7 +283,7 @@ func (k *kids[V]) all(prefix []byte, yield func(string, V) bool) bool {
 	nodes := k.appendTo(nil)
 	slices.SortFunc(nodes, byLevel)
 	for _, n := range nodes {
-		path := append(prefix, n.level...)
+		path := append(prefix, n.text...)
 		if n.has && !yield(string(path), n.value) {
 			return false
 		}

@@ -94,7 +94,7 @@ func TestTrieAgainstModel(t *testing.T) {
 		}
 		var olds []old
 		filter := rapid.Custom(func(t *rapid.T) string {
-			parts := rapid.SliceOfN(rapid.SampledFrom(levels), 1, 3).Draw(t, "levels")
+			parts := rapid.SliceOfN(rapid.SampledFrom(levels), 1, 5).Draw(t, "levels")
 			if rapid.IntRange(0, 5).Draw(t, "multi") == 0 {
 				parts[len(parts)-1] = "#"
 			}
@@ -123,7 +123,7 @@ func TestTrieAgainstModel(t *testing.T) {
 			})
 		}
 		olds = append(olds, old{tr.Load(), model})
-		topic := rapid.SampledFrom([]string{"a", "a/l1", "$s/a", "a/", "/", "l1/l2/l3", "b/l7", "a/b/a"}).Draw(t, "topic")
+		topic := rapid.SampledFrom([]string{"a", "a/l1", "$s/a", "a/", "/", "l1/l2/l3", "b/l7", "a/b/a", "a/b/a/l1/b"}).Draw(t, "topic")
 		for _, o := range olds {
 			checkSnapshot(t, o.snap, o.model, topic)
 		}
@@ -249,7 +249,7 @@ func TestMatchDoesNotAllocate(t *testing.T) {
 }
 
 // Subscriptions of one topic of each of very many devices; a million of them take
-// four times as much, 207 MB.
+// four times as much, 92 MB, with the text of the levels that differ.
 func TestTrieMemory(t *testing.T) {
 	const n = 250_000
 	filters := make([]string, n)
@@ -265,7 +265,7 @@ func TestTrieMemory(t *testing.T) {
 	})
 	each := (heap() - before) / n
 	t.Logf("%d bytes a filter", each)
-	if each > 300 {
+	if each > 150 {
 		t.Errorf("a filter takes %d bytes", each)
 	}
 	runtime.KeepAlive(filters)

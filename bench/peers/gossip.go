@@ -17,11 +17,8 @@ import (
 // atRest is how long gossip is watched while nothing happens.
 const atRest = 8 * time.Second
 
-// gossipMetrics count what gossip sends; the first that a node has is taken.
-var gossipMetrics = []struct{ name, unit string }{
-	{"mqcluster_gossip_sent_bytes_total", "bytes/s"},
-	{"mqcluster_gossip_sent_packets_total", "packets/s"},
-}
+// gossipMetric counts what gossip sends.
+const gossipMetric = "mqcluster_gossip_sent_bytes_total"
 
 // spreading makes the case of many filters ask every node but the subscribers', and
 // measure what the nodes of a cluster gossip at rest, before and after.
@@ -37,18 +34,18 @@ func spreading(k bench.Case) bench.Case {
 		if err := acquainted(ctx, t.Metrics); err != nil {
 			return bench.Report{}, err
 		}
-		before, unit, err := gossipRate(ctx, t.Metrics)
+		before, err := gossipRate(ctx, t.Metrics)
 		if err != nil {
 			return bench.Report{}, err
 		}
 		var after float64
 		c.Between = func(ctx context.Context) (err error) {
-			after, _, err = gossipRate(ctx, t.Metrics)
+			after, err = gossipRate(ctx, t.Metrics)
 			return err
 		}
 		report, err := bench.Run(ctx, c)
 		report.Figures = append(report.Figures,
-			bench.Figure{Name: "gossip at rest", Unit: unit, Value: after},
+			bench.Figure{Name: "gossip at rest", Unit: "bytes/s", Value: after},
 			bench.Figure{Name: "gossip after", Unit: "of before", Value: after / max(before, 1)})
 		return report, err
 	}
@@ -73,25 +70,19 @@ func acquainted(ctx context.Context, nodes []string) error {
 }
 
 // gossipRate is what all nodes together gossip in a second. It takes atRest.
-func gossipRate(ctx context.Context, nodes []string) (rate float64, unit string, err error) {
-	for _, m := range gossipMetrics {
-		from, err := total(ctx, nodes, m.name)
-		if errors.Is(err, errNoMetric) {
-			continue
-		}
-		if err != nil {
-			return 0, "", err
-		}
-		start := time.Now()
-		select {
-		case <-ctx.Done():
-			return 0, "", context.Cause(ctx)
-		case <-time.After(atRest):
-		}
-		to, err := total(ctx, nodes, m.name)
-		return (to - from) / time.Since(start).Seconds(), m.unit, err
+func gossipRate(ctx context.Context, nodes []string) (float64, error) {
+	from, err := total(ctx, nodes, gossipMetric)
+	if err != nil {
+		return 0, err
 	}
-	return 0, "", fmt.Errorf("gossip: %w", errNoMetric)
+	start := time.Now()
+	select {
+	case <-ctx.Done():
+		return 0, context.Cause(ctx)
+	case <-time.After(atRest):
+	}
+	to, err := total(ctx, nodes, gossipMetric)
+	return (to - from) / time.Since(start).Seconds(), err
 }
 
 var errNoMetric = errors.New("a node does not have the metric")
