@@ -219,25 +219,29 @@ func TestReplace(t *testing.T) {
 // caught up from before its leave, when it was a member still, and stays.
 func TestJoinBehindTheOwnLeave(t *testing.T) {
 	t.Parallel()
-	c := NewCluster(t, Options{Flags: []string{"--raft.snapshot-interval", "500ms", "--raft.snapshot-threshold", "200", "--raft.trailing-logs", "10"}})
+	// One snapshot, of the leader, before the leave, and none until the node is back.
+	c := NewCluster(t, Options{Flags: []string{"--raft.snapshot-interval", "500ms", "--raft.snapshot-threshold", "3000", "--raft.trailing-logs", "10"}})
 	leader, n := c.Leader(), c.Followers()[0]
 	pub := leader.Connect(clean("pub"))
 	await(t, patience, func() bool {
-		for i := range 50 {
+		for i := range 200 {
 			pub.Pub("own/leave", 1, false, fmt.Sprint(i))
 		}
 		all, err := os.ReadDir(filepath.Join(leader.Dir, "raft", "snapshots"))
 		return err == nil && len(all) > 0
 	}, func() string { return "the leader has no snapshot" })
-	n.CLI("leave")
-	n.AwaitExit(patience)
-	if err := os.Rename(n.Dir, n.Dir+".old"); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Join(n, leader.token(1)); err != nil {
-		t.Fatal(err)
-	}
-	n.Start()
+	// Under load, so that what it is told of the leave comes in several pieces.
+	c.underLoad(t, leader, func(*Run) {
+		n.CLI("leave")
+		n.AwaitExit(patience)
+		if err := os.Rename(n.Dir, n.Dir+".old"); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Join(n, leader.token(1)); err != nil {
+			t.Fatal(err)
+		}
+		n.Start()
+		n.WaitReady(patience)
+	})
 	c.WaitWhole()
-	n.Connect(clean("stays")).Pub("own/leave", 1, false, "x")
 }
