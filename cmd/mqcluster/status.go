@@ -60,7 +60,7 @@ func (a *App) printStatus(r *remote, s admin.Status) error {
 		ready = "no: " + strings.Join(s.Reasons, "; ")
 	}
 	if s.Draining {
-		ready += " (draining)"
+		ready += " (" + drainPhase(s.DrainPhase) + ")"
 	}
 	fmt.Fprintf(a.Out, "cluster  %s (%s)\nnode     %s, version %s\nleader   %s\nquorum   %s\nready    %s\nlog      term %d, last %d, committed %d, applied %d, feature level %d\n\n",
 		s.ClusterID, printable(s.ClusterName), s.Node, s.Version, leader, quorum, ready,
