@@ -147,18 +147,25 @@ const (
 	DrainDrained = "drained" // they have gone, or their time is over
 )
 
-// The roles of a Member.
+// The roles of a Member. One that serves has no vote and needs none: as many vote as
+// should, or it never votes. A non-voter gets its vote when it has caught up.
 const (
 	RoleLeader   = "leader"
 	RoleVoter    = "voter"
+	RoleServing  = "serving"
 	RoleNonVoter = "non-voter"
 )
+
+// Votes tells whether the member's vote counts.
+func (m *Member) Votes() bool { return m.Role == RoleLeader || m.Role == RoleVoter }
 
 // Member is one node of the cluster.
 type Member struct {
 	Node    string `json:"node"`
 	Address string `json:"address"`
 	Role    string `json:"role"`
+	// ServingOnly: it never votes.
+	ServingOnly bool `json:"serving_only,omitempty"`
 	Up          bool `json:"up"`
 	// Lease is how much of its lease is left as the leader knows it, in
 	// milliseconds; -1 if this node cannot tell.

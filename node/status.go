@@ -86,9 +86,10 @@ func (b backend) Status(ctx context.Context) (admin.Status, error) {
 	out.Draining = out.DrainPhase != ""
 	members := n.store.Members()
 	out.Members = make([]admin.Member, len(members))
+	open := n.openVotes(members)
 	var wg sync.WaitGroup
 	for i, m := range members {
-		wg.Go(func() { out.Members[i] = n.describe(ctx, m, st.Leader) })
+		wg.Go(func() { out.Members[i] = n.describe(ctx, m, roleOf(m, st.Leader, open)) })
 	}
 	wg.Wait()
 	up, all := 0, 0
@@ -104,15 +105,36 @@ func (b backend) Status(ctx context.Context) (admin.Status, error) {
 	return out, nil
 }
 
-// describe asks a member how it is.
-func (n *Node) describe(ctx context.Context, m *logpb.Member, leader string) admin.Member {
-	out := admin.Member{Node: m.Node, Address: m.Address, Role: admin.RoleNonVoter, Lease: -1, Version: m.Version, Level: m.Level}
+// openVotes is how many more of the members should vote than do.
+func (n *Node) openVotes(members []*logpb.Member) int {
+	may, do := 0, 0
+	for _, m := range members {
+		if !m.ServingOnly {
+			may++
+		}
+		if m.Voter {
+			do++
+		}
+	}
+	return voters(may, n.mostVoters()) - do
+}
+
+// roleOf is a member's role where so many votes are open.
+func roleOf(m *logpb.Member, leader string, open int) string {
 	switch {
 	case m.Node == leader:
-		out.Role = admin.RoleLeader
+		return admin.RoleLeader
 	case m.Voter:
-		out.Role = admin.RoleVoter
+		return admin.RoleVoter
+	case open > 0 && !m.ServingOnly:
+		return admin.RoleNonVoter
 	}
+	return admin.RoleServing
+}
+
+// describe asks a member how it is.
+func (n *Node) describe(ctx context.Context, m *logpb.Member, role string) admin.Member {
+	out := admin.Member{Node: m.Node, Address: m.Address, Role: role, ServingOnly: m.ServingOnly, Lease: -1, Version: m.Version, Level: m.Level}
 	s, err := n.ask(ctx, m.Node)
 	if err != nil {
 		return out

@@ -15,8 +15,9 @@ func (a *App) statusCommand() *cobra.Command {
 		Use:   "status",
 		Short: "Show the cluster as this node sees it",
 		Long: `Shows the leader, whether there is a quorum, and of each member its role, lease,
-applied index and clients. With --check the exit code is 1 unless this node is
-ready to serve.`,
+applied index and clients. A serving node has no vote and needs none: as many vote as
+should, or it was joined with --serving-only. A non-voter gets its vote when it has
+caught up. With --check the exit code is 1 unless this node is ready to serve.`,
 		Example: `  mqcluster status
   mqcluster status -o json | jq .leader
   mqcluster status --check`,

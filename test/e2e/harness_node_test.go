@@ -322,6 +322,9 @@ type Member struct {
 	Version string `json:"version"`
 }
 
+// Votes tells whether the member's vote counts.
+func (m Member) Votes() bool { return m.Role == "leader" || m.Role == "voter" }
+
 // Status asks the node for the cluster as it sees it.
 func (n *Node) Status() (Status, error) {
 	var s Status
