@@ -51,6 +51,7 @@ COUNT ?= 6
 BENCH ?= .
 PAHO ?=
 E2E_PARALLEL ?= 4
+PREVIOUS ?=
 CHAOS_PLANS ?= 20
 CHAOS_DURATION ?= 90s
 SIM_SCHEDULES ?= 300
@@ -153,6 +154,10 @@ sim: ## schedules of faults in simulated clusters; SIM_SCHEDULES, SIM_SEED, SIM_
 chaos: build ## real clusters under 20 plans of faults of 90 s; CHAOS_PLANS, CHAOS_DURATION, CHAOS_KINDS, E2E_SEED
 	$(e2e) CHAOS_CLOCK=1 CHAOS_PLANS='$(CHAOS_PLANS)' CHAOS_DURATION='$(CHAOS_DURATION)' \
 	  $(call gotest,-count=1 -v -timeout 4h -run '^TestChaosPlan$$' ./test/e2e,chaos)
+
+.PHONY: rolling
+rolling: build ## terraform's cluster upgraded (PREVIOUS=revision), killed, drained, replaced under 2,000 messages/s, at length
+	E2E_LONG=1 E2E_PREVIOUS='$(PREVIOUS)' $(e2e) $(call gotest,-count=1 -v -timeout 30m -run '^TestTerraformChanges$$' ./test/e2e,rolling)
 
 .PHONY: chaos-planted
 chaos-planted: ## chaos finds each planted fault within five plans

@@ -175,9 +175,15 @@ func probeHandler(health Health, gatherer prometheus.Gatherer) http.Handler {
 			}
 			writeJSON(w, http.StatusOK, map[string]bool{"live": true})
 		})
-		mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 			ready, status := health.Ready(), http.StatusOK
-			if !ready.Ready() {
+			switch {
+			case ready.Ready():
+			case ready.Draining && ready.Lease && ready.CaughtUp && r.URL.Query().Get("draining") == "404":
+				// HAProxy (http-check disable-on-404) sends nobody new there and leaves alone
+				// who is connected, until the node sends them away.
+				status = http.StatusNotFound
+			default:
 				status = http.StatusServiceUnavailable
 			}
 			writeJSON(w, status, struct {

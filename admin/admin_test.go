@@ -11,7 +11,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -274,7 +276,68 @@ func TestProbes(t *testing.T) {
 	health.live = errors.New("apply stands still")
 	check("/readyz", "", 503, `"reasons":["the lease ran out"]`)
 	check("/livez", "", 503, "apply stands still")
+	// Who asks so is told apart what drains from what is down.
+	check("/readyz?draining=404", "", 503, `"ready":false`)
+	health.ready = Readiness{Lease: true, CaughtUp: true, Draining: true, Reasons: []string{"the node is draining"}}
+	check("/readyz", "", 503, `"draining":true`)
+	check("/readyz?draining=404", "", 404, `"reasons":["the node is draining"]`)
+	check("/readyz?draining=200", "", 503, `"draining":true`)
+	health.ready.Lease = false
+	check("/readyz?draining=404", "", 503, `"draining":true`)
 }
+
+// A drain at a slow pace takes longer than a request may take to come.
+func TestLongChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const long = 2 * time.Hour
+		s := &Server{log: slog.New(slog.DiscardHandler)}
+		mux := http.NewServeMux()
+		change(s, mux, opDrain, func(ctx context.Context, _ DrainRequest) (DrainResult, error) {
+			select {
+			case <-ctx.Done():
+				return DrainResult{}, ctx.Err()
+			case <-time.After(long):
+				return DrainResult{Sent: 1}, nil
+			}
+		})
+		here, there := net.Pipe()
+		accepted := make(chan net.Conn, 1)
+		accepted <- there
+		l := &pipes{accepted: accepted, closed: make(chan struct{})}
+		s.serve(t.Context(), l, mux)
+		defer func() {
+			if err := s.servers[0].Close(); err != nil {
+				t.Error(err)
+			}
+			s.serving.Wait()
+		}()
+		start := time.Now()
+		fmt.Fprint(here, "POST /v1/drain HTTP/1.0\r\nContent-Length: 2\r\n\r\n{}")
+		answer, err := io.ReadAll(here)
+		if err != nil || !strings.Contains(string(answer), `"sent":1`) || time.Since(start) < long {
+			t.Errorf("after %v: %q %v", time.Since(start), answer, err)
+		}
+	})
+}
+
+// pipes is a listener of connections that are there already.
+type pipes struct {
+	accepted chan net.Conn
+	closed   chan struct{}
+	once     sync.Once
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.accepted:
+		return c, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error   { p.once.Do(func() { close(p.closed) }); return nil }
+func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipes"} }
 
 func TestHealthAddressInUse(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")

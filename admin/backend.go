@@ -103,6 +103,7 @@ type Readiness struct {
 	Lease    bool     `json:"lease"`     // the leader's lease is held
 	CaughtUp bool     `json:"caught_up"` // apply is near the end of the log
 	Serving  bool     `json:"serving"`   // listeners are open and not draining
+	Draining bool     `json:"draining"`
 	Reasons  []string `json:"reasons,omitempty"`
 }
 
@@ -128,6 +129,7 @@ type Status struct {
 	Quorum       bool   `json:"quorum"`
 	Readiness    `json:"readiness"`
 	Draining     bool     `json:"draining"`
+	DrainPhase   string   `json:"drain_phase,omitempty"`
 	Term         uint64   `json:"term"`
 	LastIndex    uint64   `json:"last_index"`
 	CommitIndex  uint64   `json:"commit_index"`
@@ -137,19 +139,34 @@ type Status struct {
 	Members      []Member `json:"members"`
 }
 
-// The roles of a Member.
+// The phases of a drain, in their order.
+const (
+	DrainLead    = "lead"    // another node is to lead
+	DrainNotice  = "notice"  // not ready, and serving: balancers have drain.delay to notice
+	DrainSend    = "send"    // clients are sent away
+	DrainDrained = "drained" // they have gone, or their time is over
+)
+
+// The roles of a Member. One that serves has no vote and needs none: as many vote as
+// should, or it never votes. A non-voter gets its vote when it has caught up.
 const (
 	RoleLeader   = "leader"
 	RoleVoter    = "voter"
+	RoleServing  = "serving"
 	RoleNonVoter = "non-voter"
 )
+
+// Votes tells whether the member's vote counts.
+func (m *Member) Votes() bool { return m.Role == RoleLeader || m.Role == RoleVoter }
 
 // Member is one node of the cluster.
 type Member struct {
 	Node    string `json:"node"`
 	Address string `json:"address"`
 	Role    string `json:"role"`
-	Up      bool   `json:"up"`
+	// ServingOnly: it never votes.
+	ServingOnly bool `json:"serving_only,omitempty"`
+	Up          bool `json:"up"`
 	// Lease is how much of its lease is left as the leader knows it, in
 	// milliseconds; -1 if this node cannot tell.
 	Lease   int64  `json:"lease_ms"`
@@ -169,8 +186,9 @@ type LeaveRequest struct {
 	Force bool   `json:"force"`
 }
 
-// DrainRequest asks for a drain that takes no longer than Timeout (0: the
-// configured one), or ends it.
+// DrainRequest asks for a drain, or ends it. Timeout (0: the configured one) is for
+// sending the clients away: the lead moves, and balancers have their time to notice,
+// before it.
 type DrainRequest struct {
 	Timeout time.Duration `json:"timeout_ns"`
 	Off     bool          `json:"off"`

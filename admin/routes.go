@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"time"
 )
 
 // The operations of the API. Each is a POST of one JSON value to /v1/NAME; those
@@ -194,6 +195,10 @@ func handle[Q, A any](s *Server, op string, do func(context.Context, Q) (A, erro
 			writeError(w, &Error{Invalid, fmt.Sprintf("the request of %s is not understood (%v): use the mqcluster of the same version", op, err)})
 			return
 		}
+		// The server's own deadline is for requests that are answered at once: it would
+		// end the context of a drain at a slow pace. A connection that has none needs
+		// none taken away.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 		answer, err := do(r.Context(), q)
 		if err != nil {
 			writeError(w, asError(err))

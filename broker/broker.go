@@ -76,7 +76,9 @@ type Broker struct {
 	index    atomic.Uint64 // as told by Applied
 	serving  atomic.Bool
 	unserved atomic.Int64 // tick since when not serving
-	draining atomic.Bool
+	draining atomic.Bool  // no CONNECT is accepted
+	leaving  atomic.Bool  // see Announce
+	moved    atomic.Bool  // for good
 	tick     atomic.Int64 // coarse monotonic clock, ns
 	start    time.Time
 	clock    logClock
@@ -255,11 +257,18 @@ func (b *Broker) holders() []*client {
 }
 
 // goneReason is what clients are told that do better to go elsewhere.
+//
+// Use another server (0x9C) is for a time, Server moved (0x9D) for good (MQTT 5,
+// section 4.13). A client that does not know where to must not take either for a
+// reason to forget the only address that it has.
 func (b *Broker) goneReason() byte {
-	if b.cfg.ServerReference != "" {
-		return reasonUseAnother
+	switch {
+	case b.cfg.ServerReference == "":
+		return reasonShuttingDown
+	case b.moved.Load():
+		return reasonMoved
 	}
-	return reasonShuttingDown
+	return reasonUseAnother
 }
 
 // SetServing tells whether the node has its lease. Without, no CONNECT is
@@ -320,4 +329,5 @@ const (
 	reasonAdministrative  byte = 0x98
 	reasonQoSNotSupported byte = 0x9B
 	reasonUseAnother      byte = 0x9C
+	reasonMoved           byte = 0x9D
 )

@@ -117,9 +117,8 @@ func (c *client) refuseConnect(version byte, err error) error {
 	switch {
 	case version == 5:
 		ack.Properties.ReasonString = r.text
-		ack.Properties.ServerReference = ""
 		if r.reason == reasonUnavailable && c.b.cfg.ServerReference != "" {
-			ack.ReasonCode, ack.Properties.ServerReference = reasonUseAnother, c.b.cfg.ServerReference
+			ack.ReasonCode, ack.Properties.ServerReference = c.b.goneReason(), c.b.cfg.ServerReference
 		}
 		ack.Mods.MaxSize = uint32(c.maxPacket)
 	case version == 0:
@@ -166,7 +165,7 @@ func appendDisconnect(dst []byte, c *client, s shutdown) []byte {
 	}
 	p.Mods.MaxSize = uint32(c.maxPacket)
 	p.Properties.ReasonString = s.text
-	if s.reason == reasonUseAnother {
+	if s.reason == reasonUseAnother || s.reason == reasonMoved {
 		p.Properties.ServerReference = c.b.cfg.ServerReference
 	}
 	out, err := codec.AppendPacket(dst, p)

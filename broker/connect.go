@@ -48,7 +48,13 @@ func (c *client) connect() error {
 	if c.info.Authenticated != nil {
 		c.info.Authenticated()
 	}
-	return c.welcome(p, claimed, assigned)
+	if err := c.welcome(p, claimed, assigned); err != nil {
+		return err
+	}
+	if c.b.draining.Load() {
+		c.retire(c.b.sendAway()) // it was let in before, and Drain did not see it
+	}
+	return nil
 }
 
 // firstFrame reads the first packet, which must be CONNECT [MQTT-3.1.0-1].

@@ -2,15 +2,27 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"time"
 )
 
 // drainPause is the longest pause between two clients that are sent away.
 const drainPause = 2 * time.Millisecond
 
+// Announce tells that clients will be sent away soon, with Drain; forGood, that the
+// node does not come back, which those of MQTT 5 are told. It serves on and accepts
+// CONNECTs. But a balancer may cut connections when it sees that the node goes: their
+// clients are given the time of Config.DrainGrace as if they had been sent away. Undrain
+// ends it.
+func (b *Broker) Announce(forGood bool) {
+	b.moved.Store(forGood)
+	b.leaving.Store(true)
+}
+
 // Drain sends all clients away, rate of them a second or, if that is 0, spread over
 // the time until ctx's deadline, and waits until they have gone or ctx has ended.
-// Whom there was no time for at that rate stays. From its start no CONNECT is
+// Whom there was no time for at that rate stays, and so does everybody who was not
+// sent away yet when ctx is cancelled. From its start no CONNECT is
 // accepted. Wills do not fire, and sessions do not end, before
 // Config.DrainGrace has passed in the log: clients that come back to another
 // node in time are missed by nobody. Undrain ends it.
@@ -28,8 +40,8 @@ func (b *Broker) Drain(ctx context.Context, rate int) error {
 	}
 	next := time.Now()
 	for _, c := range all {
-		if rate > 0 && ctx.Err() != nil {
-			return ctx.Err()
+		if err := ctx.Err(); err != nil && (rate > 0 || errors.Is(err, context.Canceled)) {
+			return err
 		}
 		c.retire(b.sendAway())
 		next = next.Add(pause)
@@ -51,5 +63,9 @@ func (b *Broker) Drain(ctx context.Context, rate int) error {
 	return nil
 }
 
-// Undrain ends what Drain began: clients are accepted again.
-func (b *Broker) Undrain() { b.draining.Store(false) }
+// Undrain ends what Announce and Drain began: clients are accepted again.
+func (b *Broker) Undrain() {
+	b.leaving.Store(false)
+	b.moved.Store(false)
+	b.draining.Store(false)
+}

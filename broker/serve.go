@@ -352,8 +352,11 @@ func (c *client) finish() {
 	o := &c.out
 	if !c.in.disconnect {
 		rel.Will = true
-		if o.closing {
+		switch {
+		case o.closing:
 			rel.Will, rel.Grace = o.end.will, o.end.grace
+		case b.leaving.Load():
+			rel.Grace = b.cfg.DrainGrace // a balancer may have cut it, which knows that the node goes
 		}
 	}
 	// The writer still has to write DISCONNECT, and nothing else.

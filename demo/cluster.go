@@ -161,7 +161,7 @@ func (c *cluster) status(ctx context.Context) (admin.Status, error) {
 // voters is how many members of a status are up and vote.
 func voters(s admin.Status) (count int) {
 	for _, m := range s.Members {
-		if m.Up && m.Role != admin.RoleNonVoter {
+		if m.Up && m.Votes() {
 			count++
 		}
 	}

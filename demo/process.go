@@ -87,7 +87,7 @@ func (n *node) flags() []string {
 		"--data-dir", n.dir, "--node", n.name,
 		"--mesh.listen", n.mesh, "--mesh.advertise", n.mesh, "--health.listen", n.health,
 		"--listener", "tls,address=" + n.address + ",require_client_cert=true,proxy_from=127.0.0.0/8",
-		"--drain.timeout", "2s",
+		"--drain.delay", "0s", "--drain.timeout", "2s",
 	}
 	if n.socket != "" {
 		flags = append(flags, "--admin.socket", n.socket)

@@ -166,7 +166,7 @@ func (a *applier) memberPut(c *logpb.MemberPut) {
 		a.nodeDown(m)
 	}
 	rec := proto.CloneOf(m.rec)
-	rec.Store, rec.Address, rec.Voter = c.Store, c.Address, c.Voter
+	rec.Store, rec.Address, rec.Voter, rec.ServingOnly = c.Store, c.Address, c.Voter, c.ServingOnly
 	a.putMember(m, rec)
 }
 

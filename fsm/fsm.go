@@ -34,7 +34,7 @@ import (
 
 // Level is the feature level of this binary: the newest command or setting that
 // it knows.
-const Level = LevelLeft
+const Level = LevelServing
 
 // Levels: 1 is the first version.
 const (
@@ -46,6 +46,8 @@ const (
 	// LevelLeft: Session.left, and messages of the mesh say what their node had
 	// applied.
 	LevelLeft = 5
+	// LevelServing: members that never vote, and the setting cluster.voters.
+	LevelServing = 6
 )
 
 // Config of a Store.

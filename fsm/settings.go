@@ -47,12 +47,22 @@ type SettingKey struct {
 	put func(*Limits, string) error
 }
 
+// SettingVoters is the setting of how many nodes vote at most. It is the leader's
+// business (package node) and means nothing to the state.
+const SettingVoters = "cluster.voters"
+
 // SettingKeys returns the settings, by key.
 func SettingKeys() []SettingKey {
 	return []SettingKey{
 		{"clock.after_outage", "hold", "whether the time of an outage of all nodes counts for what expires: hold, it does not, or follow", 1, func(_ *Limits, v string) error {
 			if v != "hold" && v != "follow" {
 				return errors.New("is neither hold nor follow")
+			}
+			return nil
+		}},
+		{SettingVoters, "5", "how many nodes vote at most, 3 or 5; further ones serve without a vote", LevelServing, func(_ *Limits, v string) error {
+			if v != "3" && v != "5" {
+				return errors.New("is neither 3 nor 5: an even number of voters bears no more failures than one less")
 			}
 			return nil
 		}},

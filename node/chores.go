@@ -50,7 +50,9 @@ func (n *Node) openChores(context.Context) error {
 // checkLease lets the broker serve only while this node may.
 func (n *Node) checkLease(context.Context) {
 	may := n.leased() && n.recallSettled()
-	n.broker.SetServing(may && !n.draining.Load())
+	// A node that drains holds its lease all the same, and sends its clients away at
+	// its own pace.
+	n.broker.SetServing(may)
 	n.admitting.Store(may)
 }
 

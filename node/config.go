@@ -106,6 +106,7 @@ type StorageConfig struct {
 
 // DrainConfig is how a node lets go of its clients.
 type DrainConfig struct {
+	Delay         time.Duration `yaml:"delay" help:"time between /readyz turning red and the first client that is sent away, for balancers to notice; 0: none"`
 	Timeout       time.Duration `yaml:"timeout" help:"time to send the clients away on shutdown"`
 	IsolatedAfter time.Duration `yaml:"isolated_after" help:"time without a lease after which the clients are sent away"`
 	Grace         time.Duration `yaml:"grace" help:"how long wills and sessions of drained clients wait at least"`
@@ -202,7 +203,7 @@ func Defaults() Config {
 			SnapshotThreshold: 100_000,
 			TrailingLogs:      50_000,
 		},
-		Drain:  DrainConfig{Timeout: 10 * time.Second, IsolatedAfter: 10 * time.Second, Grace: time.Minute},
+		Drain:  DrainConfig{Delay: 5 * time.Second, Timeout: 10 * time.Second, IsolatedAfter: 10 * time.Second, Grace: time.Minute},
 		Backup: BackupConfig{Interval: 24 * time.Hour, Keep: 7},
 	}
 }

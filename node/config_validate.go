@@ -217,6 +217,7 @@ func (c *Config) checkTiming(v *validator) {
 	v.check(s.Low >= 0, "storage.low is %s: write a size, or 0 for the default", s.Low)
 	v.check(s.Reserve >= 0, "storage.reserve is %s: write a size, or 0 for the default", s.Reserve)
 	v.check(s.Low == 0 || s.Low >= s.Reserve, "storage.low is %s: write at least storage.reserve (%s)", s.Low, s.Reserve)
+	v.check(c.Drain.Delay >= 0 && c.Drain.Delay <= 10*time.Minute, "drain.delay is %s: write 0 to 10m", FormatDuration(c.Drain.Delay))
 	v.check(c.Drain.IsolatedAfter > 0, "drain.isolated_after is 0: write how long clients may wait on a node without quorum")
 	v.check(c.Drain.Grace%time.Second == 0, "drain.grace is %s: write whole seconds", FormatDuration(c.Drain.Grace))
 	c.checkBackup(v)

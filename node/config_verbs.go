@@ -22,6 +22,8 @@ type JoinOptions struct {
 	// Replace names the member whose voter this node takes the place of; empty:
 	// none.
 	Replace string
+	// ServingOnly has this node serve clients and never vote.
+	ServingOnly bool
 }
 
 // JoinResult is what join did, or found already done.

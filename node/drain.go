@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/mqcluster/mqcluster/admin"
@@ -14,8 +15,85 @@ import (
 // handOverTime bounds how long a drain waits for another leader.
 const handOverTime = 5 * time.Second
 
-// Drain implements admin.Cluster: readiness goes first, so that the balancer sends
-// nobody here any more, then the lead, then the clients.
+// retreats is whether the node sends its clients away, and how far it is. The zero
+// value is that of a node that does not.
+type retreats struct {
+	mu  sync.Mutex
+	now *retreat // nil: none
+}
+
+// retreat is one, from the first drain that begins it until it is taken back. More than
+// one drain may be under way in it: that of a stop comes on top of an operator's.
+type retreat struct {
+	ctx    context.Context //nolint:containedctx // it lives as long
+	cancel context.CancelFunc
+	drains sync.WaitGroup
+	phase  string    // of admin; under retreats.mu
+	notice time.Time // when the node turned red; under retreats.mu
+}
+
+// begin counts a drain in, which calls done on drains.
+func (r *retreats) begin() *retreat {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.now == nil {
+		r.now = &retreat{phase: admin.DrainLead}
+		r.now.ctx, r.now.cancel = context.WithCancel(context.Background())
+	}
+	r.now.drains.Add(1)
+	return r.now
+}
+
+// enter goes on to a phase, and returns for how long the node has been red.
+func (r *retreats) enter(a *retreat, phase string) time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if a.notice.IsZero() {
+		a.notice = time.Now()
+	}
+	if phase != admin.DrainNotice || a.phase == admin.DrainLead {
+		a.phase = phase // a later drain does not go back
+	}
+	return time.Since(a.notice)
+}
+
+// end takes the retreat back. It returns when the drains under way have ended.
+func (r *retreats) end() {
+	r.mu.Lock()
+	a := r.now
+	r.now = nil
+	r.mu.Unlock()
+	if a != nil {
+		a.cancel()
+		a.drains.Wait()
+	}
+}
+
+// phase is how far it is, "" for no retreat. It does not block.
+func (r *retreats) phase() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.now == nil {
+		return ""
+	}
+	return r.now.phase
+}
+
+// red tells whether the node is to be seen as not ready. It does not block.
+func (r *retreats) red() bool {
+	phase := r.phase()
+	return phase != "" && phase != admin.DrainLead
+}
+
+// departure is how clients are sent away. The zero value is that of the
+// configuration.
+type departure struct {
+	timeout time.Duration // for sending them away, after what comes before
+	rate    int           // clients a second; 0: spread over the time
+	forGood bool          // the node does not come back
+}
+
+// Drain implements admin.Cluster.
 func (b backend) Drain(ctx context.Context, r admin.DrainRequest) (admin.DrainResult, error) {
 	n := b.n
 	before := int(n.broker.Stats().Connected)
@@ -27,40 +105,71 @@ func (b backend) Drain(ctx context.Context, r admin.DrainRequest) (admin.DrainRe
 	if r.Rate < 0 {
 		return admin.DrainResult{}, invalid(fmt.Errorf("the rate is %d: write how many clients are sent away a second", r.Rate))
 	}
-	n.draining.Store(true)
-	n.passLead(ctx)
-	n.drain(ctx, r.Timeout, r.Rate)
+	sent := n.drain(ctx, departure{timeout: r.Timeout, rate: r.Rate})
 	left := int(n.broker.Stats().Connected)
-	out := admin.DrainResult{Sent: max(0, before-left), Left: left}
+	out := admin.DrainResult{Sent: sent, Left: left}
 	out.Leader, _ = n.consensus.Leader()
-	if r.Stop && left == 0 {
+	if r.Stop && left == 0 && n.away.phase() == admin.DrainDrained {
 		out.Stopped = true
 		n.stop.Do(func() { close(n.asked) })
 	}
 	return out, nil
 }
 
-// drain makes the node not ready and sends its clients away, rate of them a second;
-// 0: spread over the time.
-func (n *Node) drain(ctx context.Context, timeout time.Duration, rate int) {
-	if timeout <= 0 {
-		timeout = n.cfg.Drain.Timeout
-	}
-	if rate > 0 {
-		timeout += time.Duration(n.broker.Stats().Connected) * time.Second / time.Duration(rate)
-	}
-	n.draining.Store(true)
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+// drain has another node lead, makes this one not ready, waits until balancers have
+// noticed, and sends the clients away; it returns how many. While it waits the node
+// serves on, also who comes: a client that was sent away before its balancer has
+// noticed would be put back here. undrain, and the end of ctx, end it where it is.
+func (n *Node) drain(ctx context.Context, d departure) (sent int) {
+	away := n.away.begin()
+	defer away.drains.Done()
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	if err := n.broker.Drain(ctx, rate); err != nil {
-		n.log.Warn("not every client was sent away in time", "err", err)
+	defer context.AfterFunc(away.ctx, cancel)()
+	n.passLead(ctx)
+	if ctx.Err() != nil {
+		return 0
+	}
+	n.broker.Announce(d.forGood)
+	if !pause(ctx, n.cfg.Drain.Delay-n.away.enter(away, admin.DrainNotice)) {
+		return 0
+	}
+	before := int(n.broker.Stats().Connected)
+	if d.timeout <= 0 {
+		d.timeout = n.cfg.Drain.Timeout
+	}
+	if d.rate > 0 {
+		d.timeout += time.Duration(before) * time.Second / time.Duration(d.rate)
+	}
+	n.away.enter(away, admin.DrainSend)
+	ctx, stop := context.WithTimeout(ctx, d.timeout)
+	defer stop()
+	if err := n.broker.Drain(ctx, d.rate); err != nil {
+		n.log.Warn("not every client was sent away", "err", err)
+	}
+	n.away.enter(away, admin.DrainDrained)
+	return max(0, before-int(n.broker.Stats().Connected))
+}
+
+// pause waits and tells whether ctx lives on.
+func pause(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
 	}
 }
 
-// undrain has the node serve again.
+// undrain has the node serve again, when the drains under way have ended.
 func (n *Node) undrain() {
+	n.away.end()
 	n.broker.Undrain()
-	n.draining.Store(false)
 	n.checkLease(n.ctx) // ready means at once
 }
 

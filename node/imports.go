@@ -19,6 +19,9 @@ import (
 // that does not know it would come to another state, or decide otherwise.
 func (n *Node) everyoneAt(level uint32, what string) error {
 	for _, m := range n.store.Members() {
+		if m.Level == 0 {
+			return &admin.Error{Kind: admin.Conflict, Msg: fmt.Sprintf("%s needs feature level %d, and node %s has joined and not told its level yet: start that one, then try again", what, level, m.Node)}
+		}
 		if m.Level < level {
 			return &admin.Error{Kind: admin.Conflict, Msg: fmt.Sprintf("%s needs feature level %d and node %s is at %d: update every node first", what, level, m.Node, m.Level)}
 		}

@@ -30,7 +30,9 @@ type joinRequest struct {
 	Address string   `json:"address"`
 	Replace string   `json:"replace,omitempty"` // the dead member whose place it takes
 	Names   []string `json:"names"`             // DNS names and IPs that clients dial it by
-	CSR     []byte   `json:"csr"`               // DER
+	// ServingOnly: it never votes.
+	ServingOnly bool   `json:"serving_only,omitempty"`
+	CSR         []byte `json:"csr"` // DER
 }
 
 type joinAnswer struct {
@@ -85,7 +87,7 @@ func Join(ctx context.Context, cfg Config, opts JoinOptions, log *slog.Logger) (
 	}
 	req := joinRequest{
 		Token: opts.Token, Node: cfg.Node.ID, Store: store, Address: cfg.Mesh.Advertise,
-		Names: certificateNames(cfg), CSR: csr, Replace: opts.Replace,
+		Names: certificateNames(cfg), CSR: csr, Replace: opts.Replace, ServingOnly: opts.ServingOnly,
 	}
 	out, err := askToJoin(ctx, opts.Address, token, req)
 	if err != nil {
@@ -178,6 +180,11 @@ func (n *Node) admit(ctx context.Context, req joinRequest) (joinAnswer, error) {
 	if _, _, err := net.SplitHostPort(req.Address); err != nil || req.Store == "" || req.Node == "" {
 		return joinAnswer{}, faultf(http.StatusBadRequest, "the node id, store id or mesh address %q is missing or no host:port: set node.id and mesh.advertise", req.Address)
 	}
+	if req.ServingOnly {
+		if err := n.everyoneAt(fsm.LevelServing, "a node that serves only"); err != nil {
+			return joinAnswer{}, faultf(http.StatusConflict, "%s", err)
+		}
+	}
 	ca, err := n.clusterCA(ctx)
 	if err != nil {
 		return joinAnswer{}, err
@@ -200,7 +207,7 @@ func (n *Node) admit(ctx context.Context, req joinRequest) (joinAnswer, error) {
 	if err != nil {
 		return joinAnswer{}, err
 	}
-	put := &logpb.MemberPut{Node: req.Node, Store: req.Store, Address: req.Address, Voter: n.votesNow(req.Node, req.Store)}
+	put := &logpb.MemberPut{Node: req.Node, Store: req.Store, Address: req.Address, Voter: n.votesNow(req.Node, req.Store), ServingOnly: req.ServingOnly}
 	if err := n.propose(ctx, &logpb.Item{Kind: &logpb.Item_MemberPut{MemberPut: put}}); err != nil {
 		return joinAnswer{}, err
 	}

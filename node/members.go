@@ -7,16 +7,18 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
+	"github.com/mqcluster/mqcluster/fsm"
 	"github.com/mqcluster/mqcluster/fsm/logpb"
 )
 
-// voters is how many of n members vote: an even number bears no more failures
-// than one less.
-func voters(n int) int {
-	switch {
+// voters is how many of n members vote, most at most: an even number bears no more
+// failures than one less.
+func voters(n, most int) int {
+	switch n = min(n, most); {
 	case n >= 5:
 		return 5
 	case n >= 3:
@@ -42,13 +44,14 @@ type seat struct {
 	node   string
 	voter  bool
 	leader bool
+	never  bool // it serves only
 	up     bool // it answers the leader, and holds a lease if it is to be promoted
 	behind uint64
 	joined int64
 }
 
 // ready tells whether the member may be promoted.
-func (s seat) ready() bool { return !s.voter && s.up && s.behind <= caughtUp }
+func (s seat) ready() bool { return !s.voter && !s.never && s.up && s.behind <= caughtUp }
 
 func count(seats []seat, is func(seat) bool) (n int) {
 	for _, s := range seats {
@@ -61,6 +64,8 @@ func count(seats []seat, is func(seat) bool) (n int) {
 
 func votes(s seat) bool { return s.voter }
 
+func mayVote(s seat) bool { return !s.never }
+
 // quorate tells whether the voters that are up can commit a change.
 func quorate(seats []seat) bool {
 	return count(seats, func(s seat) bool { return s.voter && s.up }) > count(seats, votes)/2
@@ -69,7 +74,7 @@ func quorate(seats []seat) bool {
 // toPromote are the members to make voters next: as many as lead to an odd number,
 // so that two are promoted at once or none, and only such as have caught up. A
 // number that is even because a voter was replaced is made odd by one.
-func toPromote(seats []seat) []string {
+func toPromote(seats []seat, most int) []string {
 	have := count(seats, votes)
 	var ready []seat
 	for _, s := range seats {
@@ -80,7 +85,7 @@ func toPromote(seats []seat) []string {
 	slices.SortFunc(ready, func(a, b seat) int {
 		return cmp.Or(cmp.Compare(a.joined, b.joined), strings.Compare(a.node, b.node))
 	})
-	n := min(len(ready), voters(len(seats))-have)
+	n := min(len(ready), voters(count(seats, mayVote), most)-have)
 	if (have+n)%2 == 0 {
 		n--
 	}
@@ -91,11 +96,11 @@ func toPromote(seats []seat) []string {
 	return out
 }
 
-// toDemote is the voter to make a non-voter next, "" for none: members have left,
-// and more vote than should. It is never the leader; first one that is down, then
-// the one that is furthest behind, then the newest.
-func toDemote(seats []seat) string {
-	if count(seats, votes) <= voters(len(seats)) {
+// toDemote is the voter to make a non-voter next, "" for none: members have left, or
+// fewer are to vote, and more do than should. It is never the leader; first one that is
+// down, then the one that is furthest behind, then the newest.
+func toDemote(seats []seat, most int) string {
+	if count(seats, votes) <= voters(count(seats, mayVote), most) {
 		return ""
 	}
 	var all []seat
@@ -151,7 +156,7 @@ func (n *Node) seats(d time.Duration) []seat {
 	st := n.consensus.Status()
 	var out []seat
 	for _, m := range n.store.Members() {
-		s := seat{node: m.Node, leader: m.Node == n.cfg.Node.ID, joined: m.JoinedAt, behind: st.CommitIndex}
+		s := seat{node: m.Node, leader: m.Node == n.cfg.Node.ID, never: m.ServingOnly, joined: m.JoinedAt, behind: st.CommitIndex}
 		for _, server := range st.Servers {
 			if server.Node == m.Node && server.Store == m.Store {
 				s.voter = server.Voter
@@ -168,6 +173,22 @@ func (n *Node) seats(d time.Duration) []seat {
 	return out
 }
 
+// mostVoters is how many members vote at most.
+func (n *Node) mostVoters() int {
+	v, _ := n.store.Setting(fsm.SettingVoters)
+	return mostVoters(v)
+}
+
+// defaultVoters is for a value that is not there, or not known here.
+const defaultVoters = 5
+
+func mostVoters(setting string) int {
+	if most, err := strconv.Atoi(setting); err == nil && fsm.CheckSetting(fsm.SettingVoters, setting) == nil {
+		return most
+	}
+	return defaultVoters
+}
+
 // settleVoters makes as many members vote as should, one step at a time.
 func (n *Node) settleVoters() {
 	n.votersMu.Lock()
@@ -178,13 +199,13 @@ func (n *Node) settleVoters() {
 			n.noteVoter(m, s.voter)
 		}
 	}
-	for _, node := range toPromote(seats) {
+	for _, node := range toPromote(seats, n.mostVoters()) {
 		if err := n.promote(node); err != nil {
 			n.log.Warn("a node was not promoted to voter; tried again", "member", node, "err", err)
 			return
 		}
 	}
-	if node := toDemote(seats); node != "" {
+	if node := toDemote(seats, n.mostVoters()); node != "" {
 		if err := n.demote(node); err != nil {
 			n.log.Warn("a voter was not made a non-voter; tried again", "member", node, "err", err)
 		}
@@ -229,7 +250,7 @@ func (n *Node) demote(node string) error {
 
 // noteVoter writes into the state what raft's configuration says.
 func (n *Node) noteVoter(m *logpb.Member, voter bool) {
-	put := &logpb.MemberPut{Node: m.Node, Store: m.Store, Address: m.Address, Voter: voter}
+	put := &logpb.MemberPut{Node: m.Node, Store: m.Store, Address: m.Address, Voter: voter, ServingOnly: m.ServingOnly}
 	if err := n.propose(n.ctx, &logpb.Item{Kind: &logpb.Item_MemberPut{MemberPut: put}}); err != nil {
 		n.log.Warn("whether a node votes was not noted; tried again", "member", m.Node, "err", err)
 	}
@@ -249,7 +270,7 @@ func (n *Node) takeOut(ctx context.Context, m *logpb.Member) error {
 			return err
 		}
 		rest := without(seats, m.Node)
-		if spare := toPromote(rest); len(spare) > 0 && count(rest, votes)%2 == 0 {
+		if spare := toPromote(rest, n.mostVoters()); len(spare) > 0 && count(rest, votes)%2 == 0 {
 			if err := n.promote(spare[0]); err != nil {
 				n.log.Warn("no node took the vote over", "member", spare[0], "err", err)
 			}
@@ -322,6 +343,8 @@ func (n *Node) replace(ctx context.Context, req joinRequest) error {
 		return faultf(http.StatusConflict, "node %s is up, or was until %v ago: only a dead node is replaced; stop it, or wait, and run this again", req.Replace, (n.cfg.Raft.Lease * 6 / 5).Round(time.Second))
 	case self != nil && req.Node != req.Replace && self.Store != req.Store:
 		return faultf(http.StatusConflict, "a member named %s exists already: choose another node.id, or replace that one", req.Node)
+	case req.ServingOnly && !old.ServingOnly:
+		return faultf(http.StatusConflict, "node %s may vote, and a node that serves only cannot take its place: leave out --serving-only, or remove that one first with mqcluster leave %s", req.Replace, req.Replace)
 	}
 	if err := n.takeOut(ctx, old); err != nil {
 		return err
@@ -334,7 +357,7 @@ func (n *Node) replace(ctx context.Context, req joinRequest) error {
 		return nil // its record becomes the new one's
 	}
 	// The new one first: an attempt that ends between the two can be made again.
-	put := &logpb.MemberPut{Node: req.Node, Store: req.Store, Address: req.Address}
+	put := &logpb.MemberPut{Node: req.Node, Store: req.Store, Address: req.Address, ServingOnly: req.ServingOnly}
 	if err := n.propose(ctx, &logpb.Item{Kind: &logpb.Item_MemberPut{MemberPut: put}}); err != nil {
 		return err
 	}

@@ -10,11 +10,14 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
+
+	"github.com/mqcluster/mqcluster/admin"
+	"github.com/mqcluster/mqcluster/fsm/logpb"
 )
 
 // table reads seats: "a* b c- d? e!" is a leader that votes, two voters of which
 // one is down, a non-voter that has caught up and one that is behind; "f_" is a
-// non-voter that is down.
+// non-voter that is down, "g." one that serves only.
 func table(text string) (out []seat) {
 	for i, word := range strings.Fields(text) {
 		s := seat{node: word[:1], joined: int64(i), voter: true, up: true}
@@ -29,6 +32,8 @@ func table(text string) (out []seat) {
 			s.voter, s.behind = false, caughtUp+1
 		case "_":
 			s.voter, s.up = false, false
+		case ".":
+			s.voter, s.never = false, true
 		}
 		out = append(out, s)
 	}
@@ -38,6 +43,7 @@ func table(text string) (out []seat) {
 func TestWhoVotesNext(t *testing.T) {
 	for _, tt := range []struct {
 		seats   string
+		most    int // 0: 5
 		promote string
 		demote  string
 	}{
@@ -62,12 +68,27 @@ func TestWhoVotesNext(t *testing.T) {
 		{seats: "a* b", demote: "b"},
 		{seats: "a b*", demote: "a"},
 		{seats: "a* b-", demote: "b"},
+		{seats: "a* b c d? e?", most: 3}, // they serve
+		{seats: "a* b? c? d? e?", most: 3, promote: "b c"},
+		{seats: "a* b d? e?", most: 3, promote: "d"}, // a voter was removed
+		{seats: "a* b c- d? e?", most: 3},            // not because one is down
+		{seats: "a* b c d e", most: 3, demote: "e"},  // there were five
+		{seats: "a* b- c d e", most: 3, demote: "b"},
+		{seats: "a* b c d", most: 3, demote: "d"},
+		{seats: "a* b. c."}, // one may vote
+		{seats: "a* b. c? d?", promote: "c d"},
+		{seats: "a* b c d. e."},            // three may
+		{seats: "a* b d. e.", demote: "b"}, // and then two
+		{seats: "a* b c d. e? f?", promote: "e f"},
 	} {
-		seats := table(tt.seats)
-		if d := cmp.Diff(strings.Fields(tt.promote), toPromote(seats), cmp.Transformer("words", func(s []string) string { return strings.Join(s, " ") })); d != "" {
+		seats, most := table(tt.seats), tt.most
+		if most == 0 {
+			most = defaultVoters
+		}
+		if d := cmp.Diff(strings.Fields(tt.promote), toPromote(seats, most), cmp.Transformer("words", func(s []string) string { return strings.Join(s, " ") })); d != "" {
 			t.Errorf("%s: promote %s", tt.seats, d)
 		}
-		if got := toDemote(seats); got != tt.demote {
+		if got := toDemote(seats, most); got != tt.demote {
 			t.Errorf("%s: demote %q, want %q", tt.seats, got, tt.demote)
 		}
 	}
@@ -76,7 +97,7 @@ func TestWhoVotesNext(t *testing.T) {
 func TestDemotesTheOneFurthestBehind(t *testing.T) {
 	seats := table("a* b c d")
 	seats[1].behind = 5000
-	if got := toDemote(seats); got != "b" {
+	if got := toDemote(seats, 5); got != "b" {
 		t.Errorf("demotes %q", got)
 	}
 }
@@ -103,18 +124,54 @@ func TestMayRemove(t *testing.T) {
 	}
 }
 
+func TestMostVoters(t *testing.T) {
+	for setting, want := range map[string]int{"": 5, "3": 3, "5": 5, "4": 5, "x": 5, "-1": 5} {
+		if got := mostVoters(setting); got != want {
+			t.Errorf("%q: %d, want %d", setting, got, want)
+		}
+	}
+}
+
+func TestRoles(t *testing.T) {
+	m := func(voter, servingOnly bool) *logpb.Member {
+		return &logpb.Member{Node: "a", Voter: voter, ServingOnly: servingOnly}
+	}
+	for _, tt := range []struct {
+		m      *logpb.Member
+		leader string
+		open   int
+		want   string
+	}{
+		{m(true, false), "a", 0, admin.RoleLeader},
+		{m(true, false), "b", 0, admin.RoleVoter},
+		{m(false, false), "b", 2, admin.RoleNonVoter},
+		{m(false, false), "b", 0, admin.RoleServing},
+		{m(false, false), "b", -1, admin.RoleServing},
+		{m(false, true), "b", 2, admin.RoleServing},
+	} {
+		if got := roleOf(tt.m, tt.leader, tt.open); got != tt.want {
+			t.Errorf("%v, led by %s, %d votes open: %s, want %s", tt.m, tt.leader, tt.open, got, tt.want)
+		}
+	}
+}
+
 // Whatever joins, leaves, dies and returns: the voters keep a majority that is up
 // through every change, a laggard never becomes one, and when nobody is down or
 // behind their number is odd and right.
 func TestVotersSettle(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		seats := table("a*")
+		seats, most := table("a*"), rapid.SampledFrom([]int{3, 5}).Draw(t, "most")
 		next := 1
 		for range rapid.IntRange(1, 30).Draw(t, "steps") {
-			switch rapid.SampledFrom([]string{"join", "leave", "down", "up", "behind"}).Draw(t, "what") {
+			switch rapid.SampledFrom([]string{"join", "leave", "down", "up", "behind", "most"}).Draw(t, "what") {
+			case "most":
+				most = rapid.SampledFrom([]int{3, 5}).Draw(t, "most")
 			case "join":
 				if len(seats) < 8 {
-					seats = append(seats, seat{node: fmt.Sprint(next), joined: int64(next), behind: rapid.SampledFrom([]uint64{0, caughtUp + 1}).Draw(t, "behind"), up: true})
+					seats = append(seats, seat{
+						node: fmt.Sprint(next), joined: int64(next), never: rapid.Bool().Draw(t, "never"),
+						behind: rapid.SampledFrom([]uint64{0, caughtUp + 1}).Draw(t, "behind"), up: true,
+					})
 					next++
 				}
 			case "leave":
@@ -134,31 +191,31 @@ func TestVotersSettle(t *testing.T) {
 					seats[i] = was // an outage; nothing is decided then
 				}
 			}
-			settle(t, seats)
+			settle(t, seats, most)
 		}
 		for i := range seats {
 			seats[i].up, seats[i].behind = true, 0
 		}
-		settle(t, seats)
-		if got := count(seats, votes); got != voters(len(seats)) {
-			t.Fatalf("%d of %d vote", got, len(seats))
+		settle(t, seats, most)
+		if got, want := count(seats, votes), voters(count(seats, mayVote), most); got != want {
+			t.Fatalf("%d vote and not %d: %+v", got, want, seats)
 		}
 	})
 }
 
 // settle carries decisions out until there are none.
-func settle(t *rapid.T, seats []seat) {
+func settle(t *rapid.T, seats []seat, most int) {
 	at := func(node string) *seat {
 		return &seats[slices.IndexFunc(seats, func(s seat) bool { return s.node == node })]
 	}
 	for range 20 {
-		promote, demote := toPromote(seats), toDemote(seats)
+		promote, demote := toPromote(seats, most), toDemote(seats, most)
 		if len(promote) == 0 && demote == "" {
 			return
 		}
 		for _, node := range promote {
 			s := at(node)
-			if !s.up || s.behind > caughtUp || s.voter {
+			if !s.up || s.behind > caughtUp || s.voter || s.never {
 				t.Fatalf("%s is promoted: %+v", node, *s)
 			}
 			s.voter = true

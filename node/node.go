@@ -77,7 +77,7 @@ type Node struct {
 
 	started   time.Time
 	serving   atomic.Bool
-	draining  atomic.Bool
+	away      retreats
 	admitting atomic.Bool   // the broker was told that this node may accept clients
 	known     atomic.Bool   // the state has had this node as a member
 	delivered atomic.Uint64 // log index up to which events were observed
@@ -165,12 +165,16 @@ func (n *Node) Left() <-chan struct{} { return n.left }
 // Asked is closed when an operator has asked the node to stop.
 func (n *Node) Asked() <-chan struct{} { return n.asked }
 
-// Close drains and stops the node: clients are sent away, what is in flight is
-// finished or failed, leadership is handed over. It is idempotent.
+// Close drains and stops the node: leadership is handed over, clients are sent away
+// after Config.Drain.Delay, what is in flight is finished or failed. It is idempotent.
 func (n *Node) Close() error {
 	n.closing.Do(func() {
-		if n.serving.Load() && n.broker != nil && n.consensus.Leased() {
-			n.drain(context.Background(), 0, 0)
+		switch {
+		case !n.serving.Load() || n.broker == nil:
+		case n.gone():
+			n.broker.Announce(true) // for whom it still has; the cluster has their sessions
+		case n.consensus.Leased():
+			n.drain(context.Background(), departure{})
 		}
 		n.cancel()
 		var errs []error

@@ -28,15 +28,17 @@ func (h health) Ready() admin.Readiness {
 	r := admin.Readiness{
 		Lease:    st.Leased && n.admitting.Load(),
 		CaughtUp: st.AppliedIndex+readyLag >= st.CommitIndex && st.CommitIndex > 0,
-		Serving:  n.serving.Load() && !n.draining.Load(),
+		Draining: n.away.red(),
 	}
+	r.Serving = n.serving.Load() && !r.Draining
 	for _, c := range []struct {
 		ok  bool
 		why string
 	}{
 		{r.Lease, "no lease: the node does not reach a leader with a majority"},
 		{r.CaughtUp, "the node has not caught up with the log"},
-		{r.Serving, "the node is starting or draining"},
+		{n.serving.Load(), "the node is starting"},
+		{!r.Draining, "the node is draining"},
 	} {
 		if !c.ok {
 			r.Reasons = append(r.Reasons, c.why)
@@ -77,15 +79,17 @@ func (b backend) Status(ctx context.Context) (admin.Status, error) {
 	name, _ := n.store.Setting(settingClusterName)
 	out := admin.Status{
 		ClusterID: n.identity.ClusterID(), ClusterName: name, Node: n.cfg.Node.ID, Version: n.deps.Version,
-		Leader: st.Leader, Readiness: health{n}.Ready(), Draining: n.draining.Load(),
+		Leader: st.Leader, Readiness: health{n}.Ready(), DrainPhase: n.away.phase(),
 		Term: st.Term, LastIndex: st.LastIndex, CommitIndex: st.CommitIndex, AppliedIndex: st.AppliedIndex,
 		Level: fsm.Level, Refusing: st.Scarce,
 	}
+	out.Draining = out.DrainPhase != ""
 	members := n.store.Members()
 	out.Members = make([]admin.Member, len(members))
+	open := n.openVotes(members)
 	var wg sync.WaitGroup
 	for i, m := range members {
-		wg.Go(func() { out.Members[i] = n.describe(ctx, m, st.Leader) })
+		wg.Go(func() { out.Members[i] = n.describe(ctx, m, roleOf(m, st.Leader, open)) })
 	}
 	wg.Wait()
 	up, all := 0, 0
@@ -101,15 +105,36 @@ func (b backend) Status(ctx context.Context) (admin.Status, error) {
 	return out, nil
 }
 
-// describe asks a member how it is.
-func (n *Node) describe(ctx context.Context, m *logpb.Member, leader string) admin.Member {
-	out := admin.Member{Node: m.Node, Address: m.Address, Role: admin.RoleNonVoter, Lease: -1, Version: m.Version, Level: m.Level}
+// openVotes is how many more of the members should vote than do.
+func (n *Node) openVotes(members []*logpb.Member) int {
+	may, do := 0, 0
+	for _, m := range members {
+		if !m.ServingOnly {
+			may++
+		}
+		if m.Voter {
+			do++
+		}
+	}
+	return voters(may, n.mostVoters()) - do
+}
+
+// roleOf is a member's role where so many votes are open.
+func roleOf(m *logpb.Member, leader string, open int) string {
 	switch {
 	case m.Node == leader:
-		out.Role = admin.RoleLeader
+		return admin.RoleLeader
 	case m.Voter:
-		out.Role = admin.RoleVoter
+		return admin.RoleVoter
+	case open > 0 && !m.ServingOnly:
+		return admin.RoleNonVoter
 	}
+	return admin.RoleServing
+}
+
+// describe asks a member how it is.
+func (n *Node) describe(ctx context.Context, m *logpb.Member, role string) admin.Member {
+	out := admin.Member{Node: m.Node, Address: m.Address, Role: role, ServingOnly: m.ServingOnly, Lease: -1, Version: m.Version, Level: m.Level}
 	s, err := n.ask(ctx, m.Node)
 	if err != nil {
 		return out
@@ -147,12 +172,15 @@ func (b backend) Leave(ctx context.Context, r admin.LeaveRequest) (_ admin.Chang
 		r.Node = n.cfg.Node.ID
 	}
 	if r.Node == n.cfg.Node.ID {
-		n.drain(ctx, 0, 0)
+		n.drain(ctx, departure{forGood: true})
 		defer func() {
 			if err != nil {
 				n.undrain() // it stays, and serves
 			}
 		}()
+		if n.away.phase() != admin.DrainDrained {
+			return admin.Change{}, adminError(faultf(http.StatusConflict, "the drain was ended before the clients were sent away, and the node stays: run mqcluster leave again"))
+		}
 		if n.consensus.IsLeader() {
 			if err := n.handOver(ctx); err != nil {
 				return admin.Change{}, adminError(err)
@@ -173,6 +201,16 @@ func (n *Node) goneFor(why string) {
 		n.log.Warn(why + ": empty its data directory before it joins again")
 		close(n.left)
 	})
+}
+
+// gone tells whether the node has left the cluster.
+func (n *Node) gone() bool {
+	select {
+	case <-n.left:
+		return true
+	default:
+		return false
+	}
 }
 
 func (n *Node) serveLeave(ctx context.Context, peer string, r admin.LeaveRequest) (uint64, error) {

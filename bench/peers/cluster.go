@@ -37,7 +37,7 @@ func (s *starter) startCluster(ctx context.Context, name, root string, n int) (b
 			"--health.listen", a[1], "--listener", "tcp,address="+a[2]+",allow_plaintext,allow_anonymous",
 			"--listener", "tls,address="+a[3]+",allow_anonymous",
 			"--listener", "tls,address="+a[4]+",allow_anonymous,require_client_cert,cert_file="+s.pki.cert+",key_file="+s.pki.key+",client_ca_file="+s.pki.ca,
-			"--limits.retained-rate", "0")...); err != nil {
+			"--limits.retained-rate", "0", "--drain.delay", "0s")...); err != nil {
 			return t, err
 		}
 		p, err := s.spawn(name, filepath.Join(root, node+".log"), s.mqcluster, "run", "--data-dir", dir)

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -13,16 +15,17 @@ func (a *App) drainCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "drain",
 		Short: "Send this node's clients to the others",
-		Long: `Makes the node not ready, so that the balancer sends it nobody, has another node lead,
-and sends the clients away, so that the machine can be worked on. MQTT 5 clients are
-told 0x9C Use another server with the configured drain.reference, or 0x8B Server
-shutting down without one; older clients are closed. Sessions, queues and wills wait
-for them on the other nodes: no will fires for a client that comes back within
-drain.grace. The node stays a member.
+		Long: `Has another node lead, makes this one not ready, serves on for drain.delay so that
+balancers notice and send it nobody new, and then sends its clients away, so that the
+machine can be worked on. MQTT 5 clients are told 0x9C Use another server with the
+configured drain.reference, or 0x8B Server shutting down without one; older clients are
+closed. Sessions, queues and wills wait for them on the other nodes: no will fires for a
+client that comes back within drain.grace. The node stays a member.
 
 --rate sets the pace, for clients that would all come to the other nodes at once.
-With --stop the process ends when no client is left. Otherwise the node serves again
-after drain --off or a restart.`,
+--timeout is for sending them away. With --stop the process ends when no client is left.
+Otherwise the node serves again after drain --off or a restart. Interrupted, it stays
+not ready and keeps whom it has; run it again, or drain --off.`,
 		Example: `  mqcluster drain
   mqcluster drain --rate 200 --stop
   mqcluster drain --off`,
@@ -38,12 +41,14 @@ after drain --off or a restart.`,
 			return usagef("--rate is a number of clients, and --off takes neither --rate nor --stop")
 		}
 		request.Timeout = r.timeout * 9 / 10
-		if request.Rate > 0 {
-			// The node knows how many there are, and --timeout is for the rest.
+		if !request.Off {
+			// The node knows how long the rest of it takes.
 			r.timeout = longest
 		}
 		return r.call(cmd, func(ctx context.Context, c *admin.Client) error {
+			seen := a.watchDrain(ctx, c, request.Off)
 			result, err := c.Drain(ctx, request)
+			seen()
 			if err != nil {
 				return err
 			}
@@ -57,6 +62,52 @@ after drain --off or a restart.`,
 		})
 	}
 	return cmd
+}
+
+// drainPhase says what a drain is at.
+func drainPhase(phase string) string {
+	switch phase {
+	case admin.DrainLead:
+		return "another node is to lead"
+	case admin.DrainNotice:
+		return "not ready, and serving on until balancers have noticed"
+	case admin.DrainSend:
+		return "sending clients away"
+	case admin.DrainDrained:
+		return "clients were sent away"
+	}
+	return phase
+}
+
+// drainLook is how often it is looked at what a drain is at.
+const drainLook = 200 * time.Millisecond
+
+// watchDrain tells what the node is at, until the function that it returns is called;
+// nothing if none is to be.
+func (a *App) watchDrain(ctx context.Context, c *admin.Client, none bool) (done func()) {
+	if none {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		tick := time.NewTicker(drainLook)
+		defer tick.Stop()
+		last := ""
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			// Without an answer nothing is told: the drain itself says what is wrong.
+			if s, err := c.Status(ctx); err == nil && s.DrainPhase != last && s.DrainPhase != "" {
+				last = s.DrainPhase
+				fmt.Fprintln(a.Err, drainPhase(last))
+			}
+		}
+	})
+	return func() { cancel(); wg.Wait() }
 }
 
 func (a *App) printDrain(r *remote, request admin.DrainRequest, result admin.DrainResult) error {

@@ -15,7 +15,7 @@ import (
 func (a *App) joinCommand() *cobra.Command {
 	var (
 		token, tokenFile, replace string
-		run                       bool
+		run, serving              bool
 		out                       output
 	)
 	cmd := &cobra.Command{
@@ -27,11 +27,17 @@ mesh port is at ADDRESS. What is set by flags or variables is written to
 mqcluster.yaml in the data directory. Running it again with the same data
 directory is safe.
 
+It votes as soon as it has caught up and a vote is open: as many nodes vote as the
+setting cluster.voters says (5), always an odd number. Further ones serve clients all
+the same, and one of them votes when a voter is removed. With --serving-only it never
+does.
+
 The token is what mqcluster init or mqcluster token create printed; --token - and
 --token-file keep it out of the list of processes.` + keysHint,
 		Example: `  mqcluster join 10.0.0.1:7883 --token MQ1.… --node b
   mqcluster join 10.0.0.1:7883 --token-file token --node c --run
-  mqcluster join 10.0.0.1:7883 --token - --node d --replace b < token`,
+  mqcluster join 10.0.0.1:7883 --token - --node d --replace b < token
+  mqcluster join 10.0.0.1:7883 --token-file token --node e --serving-only`,
 		Args: argCount(1, 1),
 	}
 	s := a.configFlags(cmd, mainKeys)
@@ -39,6 +45,7 @@ The token is what mqcluster init or mqcluster token create printed; --token - an
 	cmd.Flags().StringVar(&token, "token", "", "the join token; - reads it from standard input")
 	cmd.Flags().StringVar(&tokenFile, "token-file", "", "file with the join token")
 	cmd.Flags().StringVar(&replace, "replace", "", "member whose vote this node takes over; it must be down for good")
+	cmd.Flags().BoolVar(&serving, "serving-only", false, "serve clients and never vote")
 	cmd.Flags().BoolVar(&run, "run", false, "go on as mqcluster run")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if a.Join == nil {
@@ -55,7 +62,7 @@ The token is what mqcluster init or mqcluster token create printed; --token - an
 		if err != nil {
 			return err
 		}
-		options := node.JoinOptions{Address: args[0], Token: secret, Replace: replace}
+		options := node.JoinOptions{Address: args[0], Token: secret, Replace: replace, ServingOnly: serving}
 		result, err := a.Join(cmd.Context(), config.Config, options)
 		if err != nil {
 			return err

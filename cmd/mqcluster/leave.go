@@ -12,10 +12,11 @@ func (a *App) leaveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "leave [NODE]",
 		Short: "Take this node, or a dead one, out of the cluster",
-		Long: `Without NODE this node sends its clients away, gives up its vote and its place
-in the cluster, and stops; its data directory can then be deleted. With NODE that
-member is removed; one that is up must leave by itself, unless --force says that
-it never comes back.
+		Long: `Without NODE this node sends its clients away as drain does, gives up its vote and its
+place in the cluster, and stops; its data directory can then be deleted. MQTT 5 clients
+are told 0x9D Server moved with the configured drain.reference. With NODE that member is
+removed; one that is up must leave by itself, unless --force says that it never comes
+back.
 
 A member that was removed needs a new token to join again.`,
 		Example: `  mqcluster leave
@@ -27,11 +28,16 @@ A member that was removed needs a new token to join again.`,
 	force := cmd.Flags().Bool("force", false, "remove the member although it is up")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		request, who := admin.LeaveRequest{Force: *force}, "this node"
+		if len(args) == 0 && !cmd.Flags().Changed("timeout") {
+			r.timeout = longest // the node knows how long drain.delay and the rest take
+		}
 		if len(args) == 1 {
 			request.Node, who = args[0], "node "+args[0]
 		}
 		return r.call(cmd, func(ctx context.Context, c *admin.Client) error {
+			seen := a.watchDrain(ctx, c, len(args) > 0)
 			change, err := c.Leave(ctx, request)
+			seen()
 			if notFound(err) {
 				return r.changed(admin.Change{}, who+" is no member: nothing to do")
 			}

@@ -10,7 +10,8 @@ import (
 	"github.com/mqcluster/mqcluster/node"
 )
 
-// closeMargin is what a shutdown may take beyond the drain.
+// closeMargin is what a shutdown may take beyond the drain: another node is to lead
+// first, and what is in flight is finished after it.
 const closeMargin = 20 * time.Second
 
 func (a *App) runCommand() *cobra.Command {
@@ -61,5 +62,5 @@ func (a *App) run(ctx context.Context, config *node.Loaded) error {
 		return err
 	}
 	service.wait(ctx, running)
-	return service.stop(running, config.Drain.Timeout+closeMargin)
+	return service.stop(running, config.Drain.Delay+config.Drain.Timeout+closeMargin)
 }

@@ -99,7 +99,7 @@ func TestNotify(t *testing.T) {
 	after("STATUS=serving")
 	close(stub.left)
 	// As long as the drain may take, and what is left over for the rest.
-	after("STOPPING=1\nSTATUS=sending clients away\nEXTEND_TIMEOUT_USEC=30000000")
+	after("STOPPING=1\nSTATUS=sending clients away\nEXTEND_TIMEOUT_USEC=35000000")
 	// A drain that takes longer than the watchdog's time is not the end.
 	if got := hear(); got != "WATCHDOG=1" {
 		t.Errorf("while it stops %q", got)

@@ -15,8 +15,9 @@ func (a *App) statusCommand() *cobra.Command {
 		Use:   "status",
 		Short: "Show the cluster as this node sees it",
 		Long: `Shows the leader, whether there is a quorum, and of each member its role, lease,
-applied index and clients. With --check the exit code is 1 unless this node is
-ready to serve.`,
+applied index and clients. A serving node has no vote and needs none: as many vote as
+should, or it was joined with --serving-only. A non-voter gets its vote when it has
+caught up. With --check the exit code is 1 unless this node is ready to serve.`,
 		Example: `  mqcluster status
   mqcluster status -o json | jq .leader
   mqcluster status --check`,
@@ -60,7 +61,7 @@ func (a *App) printStatus(r *remote, s admin.Status) error {
 		ready = "no: " + strings.Join(s.Reasons, "; ")
 	}
 	if s.Draining {
-		ready += " (draining)"
+		ready += " (" + drainPhase(s.DrainPhase) + ")"
 	}
 	fmt.Fprintf(a.Out, "cluster  %s (%s)\nnode     %s, version %s\nleader   %s\nquorum   %s\nready    %s\nlog      term %d, last %d, committed %d, applied %d, feature level %d\n\n",
 		s.ClusterID, printable(s.ClusterName), s.Node, s.Version, leader, quorum, ready,

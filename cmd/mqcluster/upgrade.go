@@ -119,7 +119,7 @@ func checkQuorum(s admin.Status, node string) upgradeCheck {
 	}
 	up, all := 0, 0
 	for _, m := range s.Members {
-		if m.Role == admin.RoleNonVoter {
+		if !m.Votes() {
 			continue
 		}
 		all++

@@ -2259,6 +2259,7 @@ type MemberPut struct {
 	Store         string                 `protobuf:"bytes,2,opt,name=store,proto3" json:"store,omitempty"`
 	Address       string                 `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"` // of the mesh port, host:port
 	Voter         bool                   `protobuf:"varint,4,opt,name=voter,proto3" json:"voter,omitempty"`
+	ServingOnly   bool                   `protobuf:"varint,5,opt,name=serving_only,json=servingOnly,proto3" json:"serving_only,omitempty"` // it never votes
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2317,6 +2318,13 @@ func (x *MemberPut) GetAddress() string {
 func (x *MemberPut) GetVoter() bool {
 	if x != nil {
 		return x.Voter
+	}
+	return false
+}
+
+func (x *MemberPut) GetServingOnly() bool {
+	if x != nil {
+		return x.ServingOnly
 	}
 	return false
 }
@@ -3745,6 +3753,7 @@ type Member struct {
 	Level         uint32                 `protobuf:"varint,8,opt,name=level,proto3" json:"level,omitempty"`
 	Version       string                 `protobuf:"bytes,9,opt,name=version,proto3" json:"version,omitempty"`
 	JoinedAt      int64                  `protobuf:"varint,10,opt,name=joined_at,json=joinedAt,proto3" json:"joined_at,omitempty"`
+	ServingOnly   bool                   `protobuf:"varint,11,opt,name=serving_only,json=servingOnly,proto3" json:"serving_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3847,6 +3856,13 @@ func (x *Member) GetJoinedAt() int64 {
 		return x.JoinedAt
 	}
 	return 0
+}
+
+func (x *Member) GetServingOnly() bool {
+	if x != nil {
+		return x.ServingOnly
+	}
+	return false
 }
 
 type Cert struct {
@@ -4109,12 +4125,13 @@ const file_fsm_logpb_log_proto_rawDesc = "" +
 	"\bkey_hash\x18\x03 \x01(\fR\akeyHash\x12\x12\n" +
 	"\x04node\x18\x04 \x01(\tR\x04node\"\x1d\n" +
 	"\vTokenRevoke\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x88\x01\n" +
 	"\tMemberPut\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
 	"\x05store\x18\x02 \x01(\tR\x05store\x12\x18\n" +
 	"\aaddress\x18\x03 \x01(\tR\aaddress\x12\x14\n" +
-	"\x05voter\x18\x04 \x01(\bR\x05voter\"8\n" +
+	"\x05voter\x18\x04 \x01(\bR\x05voter\x12!\n" +
+	"\fserving_only\x18\x05 \x01(\bR\vservingOnly\"8\n" +
 	"\fMemberRemove\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
 	"\x05store\x18\x02 \x01(\tR\x05store\"\xa5\x01\n" +
@@ -4243,7 +4260,7 @@ const file_fsm_logpb_log_proto_rawDesc = "" +
 	"\n" +
 	"key_hashes\x18\x05 \x03(\fR\tkeyHashes\x12\x1d\n" +
 	"\n" +
-	"created_at\x18\x06 \x01(\x03R\tcreatedAt\"\x84\x02\n" +
+	"created_at\x18\x06 \x01(\x03R\tcreatedAt\"\xa7\x02\n" +
 	"\x06Member\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
 	"\x05store\x18\x02 \x01(\tR\x05store\x12\x18\n" +
@@ -4255,7 +4272,8 @@ const file_fsm_logpb_log_proto_rawDesc = "" +
 	"\x05level\x18\b \x01(\rR\x05level\x12\x18\n" +
 	"\aversion\x18\t \x01(\tR\aversion\x12\x1b\n" +
 	"\tjoined_at\x18\n" +
-	" \x01(\x03R\bjoinedAt\"\xa2\x01\n" +
+	" \x01(\x03R\bjoinedAt\x12!\n" +
+	"\fserving_only\x18\v \x01(\bR\vservingOnly\"\xa2\x01\n" +
 	"\x04Cert\x12\x16\n" +
 	"\x06serial\x18\x01 \x01(\tR\x06serial\x12\x18\n" +
 	"\asubject\x18\x02 \x01(\tR\asubject\x12\x12\n" +

@@ -151,7 +151,7 @@ class Cluster:
         leader = self.leader()
         if leader is None:
             return False
-        voting = [m for m in leader.status().get("members", []) if m["role"] != "non-voter" and m["up"]]
+        voting = [m for m in leader.status().get("members", []) if m["role"] in ("leader", "voter") and m["up"]]
         return len(voting) == len(self.nodes)
 
     def kill(self, victim):

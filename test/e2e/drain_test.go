@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -18,7 +19,8 @@ import (
 func TestDrain(t *testing.T) {
 	t.Parallel()
 	const clients, rate = 20, 10
-	c := NewCluster(t, Options{Flags: []string{"--drain.reference", "mqtt.example.org", "--drain.grace", "20s"}})
+	// A slow drain goes its pace although the node is not ready for longer than that.
+	c := NewCluster(t, Options{Flags: []string{"--drain.reference", "mqtt.example.org", "--drain.grace", "20s", "--drain.isolated_after", "500ms"}})
 	// One that was drained and is not to be any more serves again.
 	leader := c.Leader()
 	leader.CLI("drain")
@@ -88,4 +90,109 @@ func TestDrain(t *testing.T) {
 	if out, err := other.TryCLI("", "upgrade", "--check"); err == nil || !strings.Contains(err.Error(), "quorum without it") {
 		t.Errorf("upgrade --check with a voter away: %v\n%s", err, out)
 	}
+}
+
+// TestDrainNotice drains by each way in which a node can be: it leads no more, turns red,
+// serves on as long as balancers have to notice, then sends its clients away, and says
+// whether it comes back.
+func TestDrainNotice(t *testing.T) {
+	t.Parallel()
+	const delay = 1500 * time.Millisecond
+	c := NewCluster(t, Options{Flags: []string{"--drain.reference", "mqtt.example.org", "--drain.delay", delay.String()}})
+	for i, tt := range []struct {
+		name   string
+		drain  func(n *Node) error
+		reason byte
+		ends   bool
+	}{
+		{"drain", func(n *Node) error {
+			out, err := commandBoth("drain", "--data-dir", n.Dir)
+			for _, want := range []string{"serving on until balancers have noticed", "were sent away"} {
+				if err == nil && !strings.Contains(out, want) {
+					err = fmt.Errorf("drain does not say %q: %s", want, out)
+				}
+			}
+			return err
+		}, 0x9c, false},
+		{"SIGTERM", func(n *Node) error { n.signal(syscall.SIGTERM); return nil }, 0x9c, true},
+		{"leave", func(n *Node) error { _, err := n.TryCLI("", "leave"); return err }, 0x9d, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c.In(t)
+			n := c.Leader()
+			k := n.Connect(persistent(fmt.Sprint("notice-", i), 3600))
+			start := time.Now()
+			done := make(chan error, 1)
+			go func() { done <- tt.drain(n) }()
+			n.WaitReadyz(http.StatusServiceUnavailable, patience)
+			if s, err := n.Status(); err == nil && s.Leader == n.ID {
+				t.Error("it is not ready and leads on")
+			}
+			// HAProxy, which closes who is connected to a node that is down.
+			if code := n.get("/readyz?draining=404"); code != http.StatusNotFound {
+				t.Errorf("asked for 404 it says %d", code)
+			}
+			late := n.Connect(persistent(fmt.Sprint("notice-late-", i), 3600))
+			red := time.Since(start)
+			for _, k := range []*Client{k, late} {
+				last, _ := k.AwaitClose(patience)
+				if took := time.Since(start); took < delay {
+					t.Errorf("a client was sent away after %v", took)
+				}
+				if len(last) == 0 || last[len(last)-1].Type != rawmqtt.DISCONNECT || last[len(last)-1].Reason != tt.reason {
+					t.Errorf("a client was told %v, not 0x%02x", last, tt.reason)
+				} else if where, _ := last[len(last)-1].Text(rawmqtt.ServerReference); where != "mqtt.example.org" {
+					t.Errorf("the server reference is %q", where)
+				}
+			}
+			t.Logf("red within %v, all gone after %v", red, time.Since(start))
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+			if tt.ends {
+				n.AwaitExit(patience)
+				return
+			}
+			if code := n.get("/readyz?draining=404"); code != http.StatusNotFound {
+				t.Errorf("drained, it says %d", code)
+			}
+			n.CLI("drain", "--off")
+			if code := n.get("/readyz?draining=404"); code != http.StatusOK {
+				t.Errorf("after drain --off it says %d", code)
+			}
+		})
+		if tt.name == "SIGTERM" {
+			for _, n := range c.Nodes {
+				if !n.Running() {
+					n.Restart()
+				}
+			}
+			c.WaitWhole()
+		}
+	}
+}
+
+// TestDrainTakenBack takes a drain back while balancers have time to notice: nobody is
+// sent away, and the node serves.
+func TestDrainTakenBack(t *testing.T) {
+	t.Parallel()
+	c := NewCluster(t, Options{Nodes: 1, Flags: []string{"--drain.delay", "20s"}})
+	n := c.Nodes[0]
+	k := n.Connect(clean("stays"))
+	done := make(chan error, 1)
+	go func() {
+		out, err := n.TryCLI("", "drain")
+		if err == nil && !strings.Contains(out, "0 clients were sent away, 1 are still connected") {
+			err = fmt.Errorf("drain says %q", out)
+		}
+		done <- err
+	}()
+	n.WaitReadyz(http.StatusServiceUnavailable, patience)
+	n.CLI("drain", "--off")
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	n.WaitReady(patience)
+	k.Pub("stays/a", 1, false, "x")
+	n.Connect(clean("comes")).Disconnect(0)
 }

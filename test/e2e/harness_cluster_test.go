@@ -236,7 +236,7 @@ func (c *Cluster) WaitWhole() time.Duration {
 		voting := 0
 		s, err := c.Leader().Status()
 		for _, m := range s.Members {
-			if m.Role != "non-voter" && m.Up {
+			if m.Votes() && m.Up {
 				voting++
 			}
 		}

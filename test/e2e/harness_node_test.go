@@ -39,9 +39,12 @@ type Node struct {
 	paused bool
 }
 
-// flags are what init and join write into the node's configuration.
+// flags are what init and join write into the node's configuration. The clients of
+// these tests have no balancer that would have to notice a drain; of flags that come
+// twice the later one counts.
 func (n *Node) flags(extra []string) []string {
 	return append([]string{
+		"--drain.delay", "0s",
 		"--data-dir", n.Dir, "--node", n.ID, "--mesh.listen", n.Mesh, "--mesh.advertise", n.Advertise,
 		"--health.listen", n.Health, "--listener", "tls,address=" + n.TLS,
 		"--listener", "tcp,allow_plaintext=true,allow_anonymous=true,address=" + n.Plain,
@@ -195,6 +198,17 @@ func (n *Node) Ready() (code int, body string) {
 	return r.StatusCode, strings.TrimSpace(string(text))
 }
 
+// get asks the health listener for a path and returns the code, 0 if nobody answered.
+func (n *Node) get(path string) int {
+	client := http.Client{Timeout: time.Second}
+	r, err := client.Get("http://" + n.Health + path)
+	if err != nil {
+		return 0
+	}
+	r.Body.Close()
+	return r.StatusCode
+}
+
 // WaitReady waits until /readyz says 200.
 func (n *Node) WaitReady(limit time.Duration) {
 	n.t.Helper()
@@ -263,6 +277,17 @@ func command(stdin string, args ...string) (string, error) {
 	return commandContext(context.Background(), stdin, args...)
 }
 
+// commandBoth runs the program and returns what it printed and what it complained about.
+func commandBoth(args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, program, args...).CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("%w: %s", err, out)
+	}
+	return string(out), err
+}
+
 func commandContext(ctx context.Context, stdin string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -296,6 +321,9 @@ type Member struct {
 	Clients int    `json:"clients"`
 	Version string `json:"version"`
 }
+
+// Votes tells whether the member's vote counts.
+func (m Member) Votes() bool { return m.Role == "leader" || m.Role == "voter" }
 
 // Status asks the node for the cluster as it sees it.
 func (n *Node) Status() (Status, error) {

@@ -43,7 +43,7 @@ func (c *Cluster) awaitVoters(voting, members int) {
 		s, err := c.Leader().Status()
 		n := 0
 		for _, m := range s.Members {
-			if m.Role != "non-voter" {
+			if m.Votes() {
 				n++
 			}
 		}

@@ -4,10 +4,12 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -26,12 +28,14 @@ const (
 	longestAway = 3 * time.Second
 )
 
-// TestTerraformChanges kills, drains and replaces nodes of a site and upgrades it
-// node by node, while clients with persistent sessions send 2,000 messages a
-// second through the balancer: nothing acknowledged is lost, no client is away for
-// more than three seconds, and in the end every node has its share of them.
+// TestTerraformChanges upgrades a site node by node from the previous build, and then
+// kills, drains and replaces nodes of it, while clients with persistent sessions send
+// 2,000 messages a second through the balancer: nothing acknowledged is lost, no client is
+// away for more than three seconds, and in the end every node has its share of them. Of a
+// node that is drained or replaced each client is sent away once, and none is put back on
+// it.
 func TestTerraformChanges(t *testing.T) {
-	s := newSite(t, otherBuild(t, previous))
+	s := newSite(t, previousBuild(t))
 	s.apply()
 	s.admit()
 	s.judgeVersion(true)
@@ -39,35 +43,44 @@ func TestTerraformChanges(t *testing.T) {
 	for _, change := range []struct {
 		name string
 		do   func()
+		once bool // no client is sent away twice or refused
 	}{
+		{"upgrade", func() {
+			s.values["program"] = absolute(t, program)
+			s.apply()
+			c.run.Drain(s.front)
+			s.must(s.run("bash", append([]string{"../../rolling-replace.sh", ".", "--"}, s.options()...)...))
+			s.judgeVersion(false)
+		}, false},
 		{"kill", func() {
 			c.run.Kill(s.front)
 			s.kill("n1")
 			c.more(3 * time.Second)
 			s.apply(`-replace=module.cluster.terraform_data.node["n1"]`)
 			c.run.Restart(s.front)
-		}},
+		}, false},
 		{"drain", func() {
 			c.run.Drain(s.front)
 			t.Log(s.must(command("", "drain", "--data-dir", s.disk("n2"))))
 			c.more(3 * time.Second)
 			s.must(command("", "drain", "--off", "--data-dir", s.disk("n2")))
-		}},
+		}, true},
 		{"replace", func() {
 			c.run.Drain(s.front)
 			s.apply(`-replace=module.cluster.terraform_data.node["n3"]`)
-		}},
-		{"upgrade", func() {
-			s.values["program"] = absolute(t, program)
-			s.apply()
+		}, true},
+		{"replace with its disk", func() {
 			c.run.Drain(s.front)
-			s.must(s.run("bash", append([]string{"../../rolling-replace.sh", ".", "--"}, s.options()...)...))
-		}},
+			s.apply(`-replace=module.cluster.terraform_data.disk["n1"]`)
+		}, true},
 	} {
 		start := c.mark(change.name)
 		change.do()
 		s.awaitWell()
-		c.more(time.Second)
+		c.more(between())
+		if change.once {
+			c.judgeOnce(change.name, start)
+		}
 		if change.name != "upgrade" { // rolling-replace.sh does it
 			t.Logf("%s: clients by node: %v", change.name, s.spread())
 			s.must(s.run("bash", "-c", s.must(s.terraform("output", "-raw", "balance_command"))))
@@ -76,11 +89,14 @@ func TestTerraformChanges(t *testing.T) {
 		c.judgeAway(change.name, start)
 		s.judgeSpread(change.name)
 	}
-	s.judgeVersion(false)
 	c.finish()
 }
 
-// previous is the version of the build that the nodes are upgraded from.
+// between is for how long there is load only, after a change.
+func between() time.Duration { return time.Duration(scaled(1)) * time.Second }
+
+// previous is the version of the build that the nodes are upgraded from, whatever it is
+// made of.
 const previous = "v0.0.1-previous"
 
 // judgeVersion fails unless every node is of the previous build, or none.
@@ -97,11 +113,40 @@ func (s *site) judgeVersion(old bool) {
 	}
 }
 
-// otherBuild is the program with another version in it.
-func otherBuild(t *testing.T, version string) string {
+// previousBuild is the program to upgrade from: of the revision that E2E_PREVIOUS names,
+// else of the last released version before this one, else of the commit before. A clone
+// that has none of them, or no git, gets this source with another version in it, and the
+// test says so.
+func previousBuild(t *testing.T) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "mqcluster")
-	build := exec.Command("go", "build", "-ldflags", "-s -w -X main.version="+version, "-o", path, "github.com/mqcluster/mqcluster/cmd/mqcluster")
+	git := func(args ...string) (string, error) {
+		out, err := exec.Command("git", append([]string{"-C", "../.."}, args...)...).Output()
+		return strings.TrimSpace(string(out)), err
+	}
+	revision, err := os.Getenv("E2E_PREVIOUS"), error(nil)
+	if revision == "" {
+		revision, err = git("describe", "--tags", "--abbrev=0", "--match", "v*", "HEAD^")
+	}
+	if err != nil {
+		revision, err = git("rev-parse", "--verify", "HEAD^")
+	}
+	source, dir := "../..", t.TempDir()
+	if err == nil {
+		source = filepath.Join(dir, "source")
+		archive := filepath.Join(dir, "source.tar")
+		if _, err = git("archive", "-o", archive, revision); err == nil {
+			err = errors.Join(os.Mkdir(source, 0o700), exec.Command("tar", "-x", "-C", source, "-f", archive).Run())
+		}
+		if err != nil {
+			t.Fatalf("the source of %s: %v", revision, err)
+		}
+		t.Logf("the previous build is of %s", revision)
+	} else {
+		t.Logf("this clone has no earlier commit: the previous build is of this source, with another version")
+	}
+	path := filepath.Join(dir, "mqcluster")
+	build := exec.Command("go", "build", "-ldflags", "-s -w -X main.version="+previous, "-o", path, "./cmd/mqcluster")
+	build.Dir = source
 	build.Stdout, build.Stderr = os.Stdout, os.Stderr
 	if err := build.Run(); err != nil {
 		t.Fatal(err)
@@ -256,6 +301,26 @@ func (c *siteCrowd) judgeAway(change string, start time.Duration) {
 		c.show(who, since)
 	}
 	c.s.t.Logf("%s: %d connections were lost; the longest time without one was %v", change, times, longest.Round(time.Millisecond))
+}
+
+// judgeOnce fails if since start a client was refused, or sent away more than once: it was
+// put back on the node that is drained.
+func (c *siteCrowd) judgeOnce(change string, start time.Duration) {
+	c.s.t.Helper()
+	lost := map[string]int{}
+	for _, e := range c.run.Events() {
+		switch {
+		case e.At < start:
+		case e.Kind == history.Refused:
+			c.s.t.Errorf("%s: a client was refused: %v", change, e)
+		case e.Kind == history.Lost:
+			if lost[e.History]++; lost[e.History] == 2 {
+				c.s.t.Errorf("%s: %s lost its connection a second time", change, e.History)
+				c.show(e.History, start)
+			}
+		}
+	}
+	c.s.t.Logf("%s: %d clients were sent away, each once", change, len(lost))
 }
 
 // show logs what a client did about its connections since a moment.

@@ -65,7 +65,7 @@ func (s *site) voting() string {
 	}
 	var out []string
 	for _, m := range status.Members {
-		if m.Role != "non-voter" && m.Up {
+		if m.Votes() && m.Up {
 			out = append(out, m.Node)
 		}
 	}

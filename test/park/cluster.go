@@ -132,7 +132,7 @@ func newCluster(ctx context.Context, program, dir, deviceCA, memory string, free
 		}
 		args = append(args, "--data-dir", n.dir, "--node", name, "--mesh.listen", n.mesh, "--mesh.advertise", n.mesh,
 			"--health.listen", n.health, "--listener", "tls,address="+n.clients+",require_client_cert=true,client_ca_file="+deviceCA+
-				",min_version=1.3,proxy_from=127.0.0.0/8")
+				",min_version=1.3,proxy_from=127.0.0.0/8", "--drain.delay", "0s") // they stop all at once
 		if memory != "" {
 			args = append(args, "--auth.argon2-memory", memory)
 		}

@@ -56,7 +56,7 @@ func newCluster(p *plan) (*cluster, error) {
 		plan: p, net: newNetwork(p.seed), trace: newTrace(), rec: rec, began: time.Now(),
 		rng: rand.New(rand.NewPCG(p.seed, 2)), running: map[string]*process{}, disks: map[string]*disk{},
 	}
-	logs, err := founding()
+	logs, err := founding(p)
 	if err != nil {
 		return nil, err
 	}
@@ -73,11 +73,15 @@ func newCluster(p *plan) (*cluster, error) {
 
 // founding is the log of a cluster of five that was just made: raft's
 // configuration, its first node, the other members and a policy.
-func founding() ([]*raft.Log, error) {
+func founding(p *plan) ([]*raft.Log, error) {
 	var conf raft.Configuration
-	for _, n := range nodes() {
+	for i, n := range nodes() {
+		suffrage := raft.Voter
+		if !p.votes(i) {
+			suffrage = raft.Nonvoter
+		}
 		conf.Servers = append(conf.Servers, raft.Server{
-			Suffrage: raft.Voter,
+			Suffrage: suffrage,
 			ID:       raft.ServerID(n + "/" + storeOf(n)), Address: raft.ServerAddress(n + "@" + n + ":7883"),
 		})
 	}
@@ -86,9 +90,9 @@ func founding() ([]*raft.Log, error) {
 	items := []*logpb.Item{{Kind: &logpb.Item_AclPut{AclPut: &logpb.AclPut{
 		Subject: "*", Rules: []*logpb.Rule{{Allow: true, Action: 3, Filter: "#"}},
 	}}}}
-	for _, n := range nodes() {
+	for i, n := range nodes() {
 		items = append(items, &logpb.Item{Kind: &logpb.Item_MemberPut{MemberPut: &logpb.MemberPut{
-			Node: n, Store: storeOf(n), Address: n + ":7883", Voter: true,
+			Node: n, Store: storeOf(n), Address: n + ":7883", Voter: p.votes(i),
 		}}})
 	}
 	for i, e := range []*logpb.Entry{

@@ -28,6 +28,7 @@ type plan struct {
 	// be written again and again.
 	memtable int
 	drift    map[string]float64
+	serving  int // so many of the nodes, the last ones, have no vote
 	steps    []step
 	load     load
 }
@@ -59,12 +60,18 @@ func newPlan(seed uint64) *plan {
 	if slices.ContainsFunc(p.load.publishers, func(c history.PublisherConfig) bool { return c.Size > 1000 }) {
 		p.fsync, p.memtable = 0, 4<<20
 	}
+	if r.IntN(3) == 0 {
+		p.serving = 2
+	}
 	return p
 }
 
+// votes tells whether the i-th of the nodes votes.
+func (p *plan) votes(i int) bool { return i < len(nodes())-p.serving }
+
 func (p *plan) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "seed %d, garbage collection %v, snapshots %v, fsync %v\n%s", p.seed, !p.keepDead, p.snapshots, p.fsync, p.load)
+	fmt.Fprintf(&b, "seed %d, %d nodes without a vote, garbage collection %v, snapshots %v, fsync %v\n%s", p.seed, p.serving, !p.keepDead, p.snapshots, p.fsync, p.load)
 	for _, s := range p.steps {
 		fmt.Fprintf(&b, "  after %v: %s\n", s.after, s.text)
 	}

@@ -233,7 +233,7 @@ gate() {
   done
   for name in $NODES; do
     members "$member" | awk -v node="$name" '$1 == node && $2 != "non-voter" && $3 == "up" { good = 1 } END { exit !good }' ||
-      fail "node $name does not vote, or is not well"
+      fail "node $name waits for its vote, or is not well"
   done
 }
 
