@@ -20,6 +20,7 @@ type dataDir string
 
 func (d dataDir) tls() string   { return filepath.Join(string(d), "tls") }
 func (d dataDir) ca() string    { return filepath.Join(string(d), "ca") }
+func (d dataDir) caNext() string { return filepath.Join(string(d), "ca-next") } // of a rotation
 func (d dataDir) state() string { return filepath.Join(string(d), "state") }
 func (d dataDir) raft() string  { return filepath.Join(string(d), "raft") }
 

@@ -69,7 +69,7 @@ func (n *Node) openListener(ctx context.Context, c *Listener, deps listener.Deps
 	if c.Secure() {
 		t, err := mtls.OpenListener(mtls.ListenerConfig{
 			CertFile: c.TLS.CertFile, KeyFile: c.TLS.KeyFile, KeyPassFile: c.TLS.KeyPassFile,
-			ClientCAFile: c.TLS.ClientCAFile, RequireClientCert: c.TLS.RequireClientCert,
+			ClientCAFile: c.TLS.ClientCAFile, CRLFile: c.TLS.CRLFile, RequireClientCert: c.TLS.RequireClientCert,
 			RequestClientCert: c.Identity == IdentityCN || c.Identity == IdentitySAN,
 			MinVersion:        c.TLS.MinVersion, Ciphers: c.TLS.Ciphers, Revoked: n.store.Revoked,
 		}, n.identity)

@@ -63,14 +63,15 @@ func (s *proofs) shown(c broker.Credentials, user string, version uint64) {
 	}
 }
 
-// broken returns the connections whose proof holds no longer.
-func (s *proofs) broken(policy *auth.Policy, revoked func(serial string) bool) (out []proof) {
+// broken returns the connections whose proof holds no longer. trusts is nil unless
+// the CAs have changed.
+func (s *proofs) broken(policy *auth.Policy, revoked func(serial string) bool, trusts func(*x509.Certificate) bool) (out []proof) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, p := range s.all {
 		u, known := policy.User(p.user)
 		gone := p.user != "" && (!known || u.Disabled || p.version != 0 && p.version != u.Version)
-		if gone || p.cert != nil && revoked(mtls.Serial(p.cert)) {
+		if gone || p.cert != nil && (revoked(mtls.Serial(p.cert)) || trusts != nil && !trusts(p.cert)) {
 			out = append(out, *p)
 		}
 	}

@@ -2,6 +2,8 @@ package node
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net/http"
 	"sync"
 	"time"
@@ -143,6 +145,9 @@ func (b backend) EndSession(ctx context.Context, client string) (admin.Change, e
 // not come back, from the cluster.
 func (b backend) Leave(ctx context.Context, r admin.LeaveRequest) (_ admin.Change, err error) {
 	n := b.n
+	if r.Compromised && (r.Node == "" || r.Node == n.cfg.Node.ID) {
+		return admin.Change{}, invalid(errors.New("a node cannot be removed for cause by itself: run this on another one"))
+	}
 	if r.Node == "" {
 		r.Node = n.cfg.Node.ID
 	}
@@ -164,7 +169,33 @@ func (b backend) Leave(ctx context.Context, r admin.LeaveRequest) (_ admin.Chang
 		// The log does not reach a node that is gone from it.
 		n.goneFor("this node has left the cluster")
 	}
+	if err == nil && r.Compromised {
+		return b.rotateFor(ctx, r.Node, index)
+	}
 	return admin.Change{Index: index, NotApplied: []string{}}, adminError(err)
+}
+
+// rotateFor begins a rotation because a node that was removed had the CA's key.
+func (b backend) rotateFor(ctx context.Context, node string, index uint64) (admin.Change, error) {
+	out, err := b.RotateCA(ctx, admin.CARequest{Force: true})
+	if err != nil {
+		return admin.Change{Index: index, NotApplied: []string{}}, fmt.Errorf("node %s is removed, and the CA whose key it had is not rotated: run mqcluster ca rotate (%w)", node, err)
+	}
+	if out.Index == 0 {
+		out.Index = index
+	}
+	return out.Change, nil
+}
+
+// replaceSecrets makes the keys anew that all nodes share in memory: TLS tickets of
+// before resume nothing any more, and passwords are verified anew.
+func (n *Node) replaceSecrets() error {
+	blob := n.secrets.replace(time.Now())
+	if err := n.consensus.SetSecrets(blob); err != nil {
+		return fmt.Errorf("hand down new keys of TLS tickets: %w", err)
+	}
+	n.secrets.receive(blob)
+	return nil
 }
 
 // goneFor ends the node, once.
@@ -194,7 +225,7 @@ func (n *Node) expel(ctx context.Context, r admin.LeaveRequest) (uint64, error) 
 		return 0, errNoMember(r.Node)
 	case m.Node == n.cfg.Node.ID:
 		return 0, faultf(http.StatusConflict, "node %s is the only one that could lead: add nodes first, or stop the cluster", m.Node)
-	case m.Incarnation != 0 && !r.Force:
+	case m.Incarnation != 0 && !r.Force && !r.Compromised:
 		return 0, faultf(http.StatusConflict, "node %s is up: run mqcluster leave there, or use --force", m.Node)
 	}
 	n.votersMu.Lock()
@@ -207,6 +238,9 @@ func (n *Node) expel(ctx context.Context, r admin.LeaveRequest) (uint64, error) 
 	}
 	res, err := n.proposeResult(ctx, &logpb.Item{Kind: &logpb.Item_MemberRemove{MemberRemove: &logpb.MemberRemove{Node: m.Node, Store: m.Store}}})
 	n.log.Info("a node left", "member", m.Node)
+	if err == nil && r.Compromised {
+		err = n.replaceSecrets()
+	}
 	return res.Pos.Index(), err
 }
 

@@ -2,6 +2,7 @@ package mtls
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/x509"
 	"os"
 	"os/exec"
@@ -130,7 +131,7 @@ func TestPKCS12(t *testing.T) {
 			if err != nil || leaf.Subject.CommonName != "dev1" || len(cas) != 1 || !cas[0].Equal(ca.Certificate()) {
 				t.Fatalf("%s legacy %t: %v", alg, legacy, err)
 			}
-			if !samePublic(leaf.PublicKey, priv.(interface{ Public() any }).Public()) {
+			if !samePublic(leaf.PublicKey, priv.(crypto.Signer).Public()) {
 				t.Error("another key")
 			}
 			if _, _, _, err := pkcs12.DecodeChain(data, "wrong"); err == nil {
