@@ -79,6 +79,9 @@ func invalid(err error) error { return &admin.Error{Kind: admin.Invalid, Msg: er
 // everywhereIn is how long a change waits for all leaseholders.
 const everywhereIn = 5 * time.Second
 
+// enforcedIn is how long it waits then for connections to be ended.
+const enforcedIn = 2 * time.Second
+
 // change proposes an item and waits until every leaseholder has applied it.
 func (b backend) change(ctx context.Context, item *logpb.Item) (admin.Change, error) {
 	r, err := b.n.proposeResult(ctx, item)
@@ -100,9 +103,9 @@ func (b backend) everywhere(ctx context.Context, index uint64) (admin.Change, er
 }
 
 func (n *Node) waitApplied(ctx context.Context, index uint64) ([]string, error) {
-	ctx, cancel := context.WithTimeout(ctx, everywhereIn)
+	within, cancel := context.WithTimeout(ctx, everywhereIn)
 	defer cancel()
-	missing, err := n.consensus.WaitApplied(ctx, index)
+	missing, err := n.consensus.WaitApplied(within, index)
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = nil
 	}
@@ -115,6 +118,8 @@ func (n *Node) waitApplied(ctx context.Context, index uint64) ([]string, error) 
 // waitEnforced waits until the members that have applied a change have also ended
 // the connections that it forbids, and adds those that were not in time.
 func (n *Node) waitEnforced(ctx context.Context, missing []string) []string {
+	ctx, cancel := context.WithTimeout(ctx, enforcedIn)
+	defer cancel()
 	n.expelBroken()
 	var mu sync.Mutex
 	var wg sync.WaitGroup

@@ -47,7 +47,7 @@ func (n *Node) openListeners(ctx context.Context) error {
 	}
 	n.wg.Go(func() { mem.watch(n.ctx) })
 	share := listener.Deps{
-		Serve: n.serveClient, Logger: n.log, Registerer: n.reg,
+		Serve: n.serveClient, Explain: mtls.Describe, Logger: n.log, Registerer: n.reg,
 		Budget:    listener.NewBudget(n.cfg.Limits.UnauthenticatedConnections, unauthenticatedBytes),
 		Admission: listener.NewAdmission(listener.AdmissionConfig{MaxConnections: n.cfg.Limits.MaxConnections, Short: mem.short.Load}),
 	}
