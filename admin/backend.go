@@ -24,6 +24,7 @@ type Backend struct {
 	Importer Importer
 
 	Authority Authority
+	Doctor    Doctor
 }
 
 // Cluster tells of the members and lets them go.

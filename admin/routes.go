@@ -42,6 +42,7 @@ const (
 	opCAStatus    = "ca/status"
 	opCARotate    = "ca/rotate"
 	opCARetire    = "ca/retire"
+	opCheckup     = "checkup"
 )
 
 // maxBody is the largest request and response, in bytes: a very long ACL, or
@@ -136,6 +137,9 @@ func (s *Server) apiHandler(b Backend) http.Handler {
 		read(s, mux, opCAStatus, func(ctx context.Context, _ nothing) (CAStatus, error) { return a.CAStatus(ctx) })
 		change(s, mux, opCARotate, a.RotateCA)
 		change(s, mux, opCARetire, a.RetireCA)
+	}
+	if d := b.Doctor; d != nil {
+		read(s, mux, opCheckup, func(ctx context.Context, _ nothing) (Checkup, error) { return d.Checkup(ctx) })
 	}
 	if i := b.Importer; i != nil {
 		change(s, mux, opImport, i.Import)

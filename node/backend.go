@@ -33,13 +33,14 @@ var (
 	_ admin.Importer = backend{}
 
 	_ admin.Authority = backend{}
+	_ admin.Doctor    = backend{}
 	_ admin.Health   = health{}
 )
 
 func (n *Node) openAdmin(ctx context.Context) (err error) {
 	b := backend{n}
 	n.admin, err = admin.Open(ctx, admin.Config{Socket: n.cfg.Admin.Socket, HealthListen: n.cfg.Health.Listen}, admin.Deps{
-		Backend: admin.Backend{Cluster: b, Tokens: b, Users: b, Acls: b, Certs: b, Sessions: b, Settings: b, Clock: b, Backups: b, Balance: b, Importer: b, Authority: b},
+		Backend: admin.Backend{Cluster: b, Tokens: b, Users: b, Acls: b, Certs: b, Sessions: b, Settings: b, Clock: b, Backups: b, Balance: b, Importer: b, Authority: b, Doctor: b},
 		Health:  health{n}, Gatherer: n.reg, Logger: n.log,
 	})
 	if err != nil {

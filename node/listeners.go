@@ -76,7 +76,7 @@ func (n *Node) openListener(ctx context.Context, c *Listener, deps listener.Deps
 		if err != nil {
 			return err
 		}
-		n.addTLS(t)
+		n.addTLS(tlsListener{t, c.Name, c.Address})
 		n.wg.Go(func() {
 			t.Watch(n.ctx, certCheck, func(err error) {
 				if err != nil {
@@ -109,7 +109,7 @@ func (n *Node) openListener(ctx context.Context, c *Listener, deps listener.Deps
 }
 
 // addTLS gives a listener the ticket keys that the cluster shares.
-func (n *Node) addTLS(t *mtls.Listener) {
+func (n *Node) addTLS(t tlsListener) {
 	n.secrets.mu.Lock()
 	keys := n.secrets.keys.Tickets
 	n.secrets.mu.Unlock()

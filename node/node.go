@@ -69,7 +69,7 @@ type Node struct {
 	shared    chan auth.Entry        // verified here, to be told to the peers
 	listeners []*listener.Listener
 	tlsMu     sync.Mutex
-	tls       []*mtls.Listener
+	tls       []tlsListener
 	admin     *admin.Server
 	book      addressBook
 	events    gate

@@ -55,6 +55,7 @@ type nodeStatus struct {
 	Lease   int64  `json:"lease_ms"`
 	Disk    string `json:"disk"`
 	Ready   bool   `json:"ready"`
+	Now     int64  `json:"now_us"` // wall clock
 }
 
 func (n *Node) serveNode(context.Context, string, none) (nodeStatus, error) { return n.self(), nil }
@@ -64,7 +65,7 @@ func (n *Node) self() nodeStatus {
 	return nodeStatus{
 		Applied: st.AppliedIndex, Clients: int(n.broker.Stats().Connected),
 		Version: n.deps.Version, Lease: max(0, st.LeaseLeft.Milliseconds()),
-		Disk: st.Room.String(), Ready: health{n}.Ready().Ready(),
+		Disk: st.Room.String(), Ready: health{n}.Ready().Ready(), Now: time.Now().UnixMicro(),
 	}
 }
 
