@@ -168,7 +168,7 @@ type ListenerTLS struct {
 	CRLFile           string   `yaml:"crl_file" kind:"path" help:"PEM of the CRLs of client_ca_file, one of each CA"`
 	RequireClientCert bool     `yaml:"require_client_cert" help:"refuse clients without a certificate"`
 	MinVersion        string   `yaml:"min_version" help:"1.2 or 1.3 (default 1.2)"`
-	Ciphers           []string `yaml:"ciphers" help:"TLS 1.2 cipher suites (default: Go's)"`
+	Ciphers           []string `yaml:"ciphers" help:"TLS 1.2 cipher suites by their IANA names (default: ECDHE with AES-GCM or ChaCha20-Poly1305)"`
 }
 
 // Secure tells whether the listener speaks TLS.

@@ -17,7 +17,7 @@ const (
 	// are may make the node hold.
 	unauthenticatedBytes = 64 << 20
 	// certCheck is how often certificate files are looked at.
-	certCheck = 10 * time.Second
+	certCheck = 2 * time.Second
 )
 
 func (n *Node) openBroker(ctx context.Context) (err error) {

@@ -25,7 +25,7 @@ type ListenerConfig struct {
 	// comes; RequireClientCert refuses clients that send none.
 	RequestClientCert, RequireClientCert bool
 	MinVersion                           string   // "1.2" (default) or "1.3"
-	Ciphers                              []string // IANA names, TLS 1.2 only; empty: Go's choice
+	Ciphers                              []string // IANA names, TLS 1.2 only; empty: strongCiphers
 	// Names are the host names and addresses that clients use. Each must be in
 	// the certificate.
 	Names []string
@@ -212,6 +212,9 @@ func (l *Listener) remake(files *listenerFiles) *listenerState {
 	// Both were validated by OpenListener.
 	version, _ := parseVersion(l.cfg.MinVersion)
 	suites, _ := parseCiphers(l.cfg.Ciphers)
+	if len(suites) == 0 {
+		suites = strongCiphers()
+	}
 	pair := files.pair
 	if pair == nil {
 		pair = &s.own.pair
