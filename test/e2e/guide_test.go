@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -158,23 +159,24 @@ func run(t *testing.T, env, name string, args ...string) (string, error) {
 	return string(out), err
 }
 
-// balancer puts HAProxy, which passes TCP on, before addresses of the nodes.
-func balancer(t *testing.T, c *Cluster, balance string, of func(*Node) string) (front string) {
+// balancer puts HAProxy, which passes TCP on, before addresses of the nodes, and
+// waits until a client with the configuration reaches one.
+func balancer(t *testing.T, c *Cluster, balance string, config *tls.Config, of func(*Node) string) (front string) {
 	t.Helper()
 	front = freeAddress(t)
-	config := "global\n  maxconn 2000\ndefaults\n  mode tcp\n  timeout connect 2s\n  timeout client 1h\n  timeout server 1h\n" +
+	text := "global\n  maxconn 2000\ndefaults\n  mode tcp\n  timeout connect 2s\n  timeout client 1h\n  timeout server 1h\n" +
 		"listen mqtt\n  bind " + front + "\n  balance " + balance + "\n  option httpchk GET /readyz\n" +
 		"  default-server check inter 300ms fall 2 rise 1 on-marked-down shutdown-sessions\n"
 	for _, n := range c.Nodes {
 		_, port, _ := net.SplitHostPort(n.Health)
-		config += fmt.Sprintf("  server %s %s port %s addr 127.0.0.1\n", n.ID, of(n), port)
+		text += fmt.Sprintf("  server %s %s port %s addr 127.0.0.1\n", n.ID, of(n), port)
 	}
 	file := filepath.Join(t.TempDir(), "haproxy.cfg")
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command("haproxy", "-db", "-f", file)
-	cmd.SysProcAttr = dieWithParent()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var said lockedBuffer
 	cmd.Stdout, cmd.Stderr = &said, &said
 	if err := cmd.Start(); err != nil {
@@ -188,7 +190,7 @@ func balancer(t *testing.T, c *Cluster, balance string, of func(*Node) string) (
 		}
 	})
 	await(t, patience, func() bool {
-		conn, err := tls.Dial("tcp", front, &tls.Config{InsecureSkipVerify: true})
+		conn, err := tls.Dial("tcp", front, config)
 		if err == nil {
 			conn.Close()
 		}
@@ -225,9 +227,10 @@ func TestGuide(t *testing.T) {
 	const secret = `pa$$w0rd $HOME $1`
 	c.addUser("plc", secret)
 	env := tls12(t)
+	welcome := &tls.Config{RootCAs: p.roots(), Certificates: []tls.Certificate{p.pair("device")}}
 	at := map[string]string{
-		"rsa through the balancer": balancer(t, c, "roundrobin", func(n *Node) string { return n.TLS }),
-		"ec through the balancer":  balancer(t, c, "roundrobin", func(n *Node) string { return n.Plain }),
+		"rsa through the balancer": balancer(t, c, "roundrobin", welcome, func(n *Node) string { return n.TLS }),
+		"ec through the balancer":  balancer(t, c, "roundrobin", welcome, func(n *Node) string { return n.Plain }),
 	}
 	for _, n := range c.Nodes {
 		at["rsa at "+n.ID], at["ec at "+n.ID] = n.TLS, n.Plain
@@ -290,7 +293,6 @@ func (c *Cluster) guideRefusals(t *testing.T, p, foreign *park, secret string, o
 		{"unknown user", n.TLS, device, deviceKey, ca, "nobody", secret, "", "", 4, 0x86, "there is no such user", "user name or password is wrong"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			before := len(n.Log())
 			tt.byCode(t)
 			host, port, _ := net.SplitHostPort(tt.address)
 			args := []string{"-h", host, "-p", port, "-t", "guide/refused", "-m", "x", "-q", "1", "--cafile", tt.ca, "-u", tt.user, "-P", tt.pass}
@@ -303,8 +305,8 @@ func (c *Cluster) guideRefusals(t *testing.T, p, foreign *park, secret string, o
 				t.Logf("mosquitto_pub: %s", strings.TrimSpace(out))
 			}
 			if tt.log != "" {
-				await(t, patience, func() bool { return strings.Contains(n.Log()[before:], tt.log) },
-					func() string { return "the log does not say " + tt.log + ":\n" + n.Log()[before:] })
+				await(t, patience, func() bool { return strings.Contains(n.Log(), tt.log) },
+					func() string { return "the log does not say " + tt.log + ":\n" + n.tail(20) })
 			}
 			doctor := []string{"doctor", "--connect", tt.address, "--cafile", tt.ca, "-u", tt.user, "--password-file", "-"}
 			if tt.cert != "" {
