@@ -340,8 +340,7 @@ func TestCARotation(t *testing.T) {
 	if out := n.CLI("cert", "renew", user, "--dir", filepath.Dir(certFile)); !strings.Contains(out, "not due yet") {
 		t.Errorf("cert renew again: %s", out)
 	}
-	_, _, stray := func() (string, string, tls.Certificate) { return "", "", renewed }()
-	stay := by(bothPool, stray, c.Nodes[0]).must(t, clean("stays"))
+	stay := by(bothPool, renewed, c.Nodes[0]).must(t, clean("stays"))
 
 	start := time.Now()
 	n.CLI("ca", "retire")
@@ -466,7 +465,9 @@ func TestLeaveCompromised(t *testing.T) {
 	pair.finish(200)
 }
 
-// exposeTLS is what a scan of the listener looks for.
+// TestListenerTLSIsModern looks at a listener as a scan of it would: nothing below TLS
+// 1.2, no suite without forward secrecy and authenticated encryption, no compression,
+// no renegotiation.
 func TestListenerTLSIsModern(t *testing.T) {
 	need(t, "openssl")
 	t.Parallel()
