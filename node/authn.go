@@ -91,10 +91,18 @@ func (n *Node) authenticate(ctx context.Context, c broker.Credentials) (string, 
 		return "", auth.ErrNoCredentials
 	}
 	// Noted first: a change while the password is being verified is seen too.
-	if u, ok := policy.User(c.Username); ok {
+	u, ok := policy.User(c.Username)
+	if ok {
 		n.proofs.shown(c, c.Username, u.Version)
 	}
-	return c.Username, n.verifier.Authenticate(ctx, policy, c.Username, c.Password)
+	if err := n.verifier.Authenticate(ctx, policy, c.Username, c.Password); err != nil {
+		return c.Username, err
+	}
+	// A change that came before the note was looked for in vain there.
+	if now, still := n.store.Policy().User(c.Username); !still || now.Disabled || now.Version != u.Version {
+		return c.Username, auth.ErrWrongPassword
+	}
+	return c.Username, nil
 }
 
 // admits tells whether a user that a certificate proves may connect.

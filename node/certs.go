@@ -86,7 +86,7 @@ func (n *Node) renew(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return n.identity.Replace(cert, keyPEM, n.identity.Material().CA)
+	return n.identity.Replace(cert, keyPEM, nil) // the CAs may change meanwhile
 }
 
 func (n *Node) serveRenew(ctx context.Context, peer string, r renewRequest) ([]byte, error) {

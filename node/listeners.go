@@ -129,6 +129,11 @@ func (n *Node) serveClient(ctx context.Context, c net.Conn, info listener.Info) 
 		ci.Certificates = info.TLS.PeerCertificates
 	}
 	forget := n.proofs.open(c, ci)
+	if len(ci.Certificates) > 0 && n.store.Revoked(mtls.Serial(ci.Certificates[0])) {
+		// Since the handshake, and before anybody could know of this connection.
+		forget()
+		return nil
+	}
 	serve := n.broker.Serve(ctx, c, ci)
 	if serve == nil {
 		forget()
