@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"time"
 
 	mtls "github.com/mqcluster/mqcluster/tls"
 )
@@ -45,9 +46,14 @@ type keyring struct {
 	dir  dataDir
 	pass func() ([]byte, error)
 
-	mu     sync.Mutex
-	opened map[string]openedCA // by directory
+	mu      sync.Mutex
+	opened  map[string]openedCA  // by directory
+	pending map[string]time.Time // by pin: saved then, and not in the cluster's record yet
 }
+
+// pendingTime is how long a key is kept that the cluster's record does not know: a
+// rotation has voters take it first.
+const pendingTime = 10 * time.Minute
 
 type openedCA struct {
 	sum [sha256.Size]byte // of the key file
@@ -55,7 +61,7 @@ type openedCA struct {
 }
 
 func newKeyring(cfg *Config) *keyring {
-	return &keyring{dir: dataDir(cfg.DataDir), pass: cfg.sealing, opened: map[string]openedCA{}}
+	return &keyring{dir: dataDir(cfg.DataDir), pass: cfg.sealing, opened: map[string]openedCA{}, pending: map[string]time.Time{}}
 }
 
 // errNoKey: no key of the CA is here.
@@ -143,21 +149,25 @@ func (k *keyring) save(ca *mtls.CA) error {
 		return err
 	}
 	delete(k.opened, slot)
+	k.pending[ca.Pin()] = time.Now()
 	if err := errors.Join(os.RemoveAll(slot), os.Rename(tmp, slot), syncDir(string(k.dir))); err != nil {
 		return fmt.Errorf("save the CA's key: %w", err)
 	}
 	return nil
 }
 
-// keep removes the keys of all CAs but those with the pins, and moves what is left
-// to its place.
+// keep removes the keys of all CAs but those with the pins, which are in the record,
+// and moves what is left to its place.
 func (k *keyring) keep(pins []string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	for _, pin := range pins {
+		delete(k.pending, pin)
+	}
 	moved := false
 	for _, slot := range k.slots() {
 		pin, ok := pinIn(slot)
-		if !ok || slices.Contains(pins, pin) {
+		if !ok || slices.Contains(pins, pin) || time.Since(k.pending[pin]) < pendingTime {
 			continue
 		}
 		delete(k.opened, slot)

@@ -85,10 +85,13 @@ func TestKeyring(t *testing.T) {
 	}
 	check(k, old.Pin(), next.Pin())
 	check(newKeyring(cfg), old.Pin(), next.Pin())
-	if err := k.keep([]string{old.Pin(), next.Pin()}); err != nil {
-		t.Fatal(err)
+	// The second before the cluster's record has it, and when it has.
+	for _, pins := range [][]string{{old.Pin()}, {old.Pin(), next.Pin()}} {
+		if err := k.keep(pins); err != nil {
+			t.Fatal(err)
+		}
+		check(k, old.Pin(), next.Pin())
 	}
-	check(k, old.Pin(), next.Pin())
 	if err := k.keep([]string{next.Pin()}); err != nil {
 		t.Fatal(err)
 	}

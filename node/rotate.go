@@ -120,10 +120,8 @@ func (n *Node) followCA(ctx context.Context) {
 		}
 		n.log.Info("the node has a certificate of the new CA", "until", n.identity.NotAfter())
 	}
-	if r.stage() == admin.CASettled {
-		if err := n.keyring.keep(r.pins()); err != nil {
-			n.log.Warn("the key of a CA that was retired is still here", "err", err)
-		}
+	if err := n.keyring.keep(r.pins()); err != nil {
+		n.log.Warn("the key of a CA that was retired is still here", "err", err)
 	}
 }
 
