@@ -34,7 +34,7 @@ var (
 
 	_ admin.Authority = backend{}
 	_ admin.Doctor    = backend{}
-	_ admin.Health   = health{}
+	_ admin.Health    = health{}
 )
 
 func (n *Node) openAdmin(ctx context.Context) (err error) {

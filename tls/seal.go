@@ -88,8 +88,11 @@ func marshalPBES2(salt, iv, data []byte) ([]byte, error) {
 		return asn1.RawValue{FullBytes: der}
 	}
 	kdf := pkix.AlgorithmIdentifier{
-		Algorithm:  asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 11591, 4, 11},
-		Parameters: raw(struct{ Salt []byte; N, R, P, KeyLength int }{salt, sealN, sealR, sealP, 32}),
+		Algorithm: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 11591, 4, 11},
+		Parameters: raw(struct {
+			Salt               []byte
+			N, R, P, KeyLength int
+		}{salt, sealN, sealR, sealP, 32}),
 	}
 	enc := pkix.AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 1, 42}, Parameters: raw(iv)}
 	info := struct {

@@ -156,7 +156,9 @@ func TestPKCS12(t *testing.T) {
 func TestTrusts(t *testing.T) {
 	old, next := newCA(t, testCluster), newCA(t, testCluster)
 	id := newIdentity(t, old, "n1")
-	cert := func(ca *CA) *x509.Certificate { return must(x509.ParseCertificate(newPair(t, ca, ClientProfile{Name: "u"}, time.Now()).Certificate[0])) }
+	cert := func(ca *CA) *x509.Certificate {
+		return must(x509.ParseCertificate(newPair(t, ca, ClientProfile{Name: "u"}, time.Now()).Certificate[0]))
+	}
 	byOld, byNew := cert(old), cert(next)
 	foreign := selfSigned(t, &x509.Certificate{SerialNumber: byOld.SerialNumber, NotAfter: time.Now().Add(time.Hour)}, must(newKey("")))
 	check := func(when string, o, n bool) {

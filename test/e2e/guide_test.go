@@ -148,8 +148,8 @@ func tls12(t *testing.T) string {
 	return "OPENSSL_CONF=" + file
 }
 
-// run runs a program with more in its environment.
-func run(t *testing.T, env, name string, args ...string) (string, error) {
+// runWith runs a program with more in its environment.
+func runWith(t *testing.T, env, name string, args ...string) (string, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -238,7 +238,7 @@ func TestGuide(t *testing.T) {
 	for name, address := range at {
 		t.Run(name, func(t *testing.T) {
 			suite := map[bool]string{true: "ECDHE-RSA-AES256-GCM-SHA384", false: "ECDHE-ECDSA-AES256-GCM-SHA384"}[strings.HasPrefix(name, "rsa")]
-			out, _ := run(t, "LC_ALL=C", "openssl", "s_client", "-connect", address, "-tls1_2", "-CAfile", p.path("ca.crt"),
+			out, _ := runWith(t, "LC_ALL=C", "openssl", "s_client", "-connect", address, "-tls1_2", "-CAfile", p.path("ca.crt"),
 				"-cert", p.path("device.crt"), "-key", p.path("device.key"), "-verify_return_error")
 			if !strings.Contains(out, suite) || !strings.Contains(out, "Verify return code: 0") {
 				t.Errorf("openssl s_client: no %s:\n%s", suite, out)
@@ -246,10 +246,10 @@ func TestGuide(t *testing.T) {
 			host, port, _ := net.SplitHostPort(address)
 			args := []string{"-h", host, "-p", port, "-t", "guide/" + strings.ReplaceAll(name, " ", "-"), "-q", "1", "--tls-version", "tlsv1.2",
 				"--cafile", p.path("ca.crt"), "--cert", p.path("device.crt"), "--key", p.path("device.key"), "--ciphers", suite, "-u", "plc", "-P", secret}
-			if out, err := run(t, env, "mosquitto_pub", append(args, "-r", "-m", "there and back")...); err != nil {
+			if out, err := runWith(t, env, "mosquitto_pub", append(args, "-r", "-m", "there and back")...); err != nil {
 				t.Fatalf("mosquitto_pub: %v: %s", err, out)
 			}
-			if out, err := run(t, env, "mosquitto_sub", append(args, "-C", "1", "-W", "10")...); err != nil || !strings.Contains(out, "there and back") {
+			if out, err := runWith(t, env, "mosquitto_sub", append(args, "-C", "1", "-W", "10")...); err != nil || !strings.Contains(out, "there and back") {
 				t.Errorf("mosquitto_sub: %v: %s", err, out)
 			}
 		})
@@ -299,7 +299,7 @@ func (c *Cluster) guideRefusals(t *testing.T, p, foreign *park, secret string, o
 			if tt.cert != "" {
 				args = append(args, "--cert", tt.cert, "--key", tt.key)
 			}
-			if out, err := run(t, tls12(t), "mosquitto_pub", args...); err == nil {
+			if out, err := runWith(t, tls12(t), "mosquitto_pub", args...); err == nil {
 				t.Errorf("mosquitto_pub got in: %s", out)
 			} else {
 				t.Logf("mosquitto_pub: %s", strings.TrimSpace(out))
