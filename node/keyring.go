@@ -93,7 +93,7 @@ func pinIn(slot string) (string, bool) {
 }
 
 // get opens the CA with the pin, or with "" the one that there is. It returns
-// errNoKey where its key is not here, and takes some 0.2 s the first time where it
+// errNoKey where its key is not here, and takes a fraction of a second the first time where it
 // is sealed.
 func (k *keyring) get(pin string) (*mtls.CA, error) {
 	k.mu.Lock()

@@ -18,12 +18,12 @@ import (
 	"golang.org/x/crypto/scrypt"
 )
 
-// What scrypt asks of whoever opens a sealed key: 64 MiB and some 0.2 s of a core,
-// once for each certificate that is issued.
+// What scrypt asks of whoever opens a sealed key: 16 MiB, more than twice of which
+// openssl refuses, and p times the work of its default.
 const (
-	sealN = 1 << 16
+	sealN = 1 << 14
 	sealR = 8
-	sealP = 1
+	sealP = 4
 )
 
 // MinPassphrase is how many bytes a passphrase has at least that seals a key.
