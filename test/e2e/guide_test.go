@@ -278,9 +278,9 @@ func (c *Cluster) guideRefusals(t *testing.T, p, foreign *park, secret string, o
 	ca, clusterCA := p.path("ca.crt"), filepath.Join(filepath.Dir(certFile), "ca.pem")
 	device, deviceKey := p.path("device.crt"), p.path("device.key")
 	for _, tt := range []refusal{
-		{"no certificate", n.TLS, "", "", ca, "plc", secret, "bad certificate", "certificate required", 0, 0, "client sent no certificate", "demands a client certificate"},
+		{"no certificate", n.TLS, "", "", ca, "plc", secret, "handshake failure", "certificate required", 0, 0, "client sent no certificate", "demands a client certificate"},
 		{"a foreign CA", n.TLS, foreign.path("device.crt"), foreign.path("device.key"), ca, "plc", secret,
-			"unknown certificate authority", "unknown certificate authority", 0, 0, `from unknown authority "Foreign CA"`, `issued by "Foreign CA", and the server takes certificates, of "Park CA" only`},
+			"unknown certificate authority", "unknown certificate authority", 0, 0, `from unknown authority`, `issued by "Foreign CA", and the server takes certificates, of "Park CA" only`},
 		{"expired", n.TLS, p.path("expired.crt"), p.path("expired.key"), ca, "plc", secret,
 			"expired certificate", "expired certificate", 0, 0, "certificate expired since 2020-02-01", "expired on 2020-02-01"},
 		{"revoked by CRL", n.TLS, p.path("revoked.crt"), p.path("revoked.key"), ca, "plc", secret,
