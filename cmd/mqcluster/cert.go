@@ -26,11 +26,16 @@ func (a *App) certCommand() *cobra.Command {
 	return cmd
 }
 
+// issuing is what cert issue was told.
+type issuing struct {
+	request  admin.CertRequest
+	dir, csr string
+	rsa      int
+	force    bool
+}
+
 func (a *App) certIssueCommand(r *remote) *cobra.Command {
-	request := admin.CertRequest{Lifetime: 365 * 24 * time.Hour}
-	var dir, csr string
-	var rsa int
-	var force bool
+	o := issuing{request: admin.CertRequest{Lifetime: 365 * 24 * time.Hour}}
 	cmd := &cobra.Command{
 		Use:   "issue NAME",
 		Short: "Issue a client certificate",
@@ -46,44 +51,48 @@ request (PKCS#10), and of the request nothing else counts; no NAME.key is writte
   mqcluster cert issue dev1 --csr dev1.csr`,
 		Args: argCount(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			request.Name = args[0]
+			o.request.Name = args[0]
 			if err := exclusive(cmd, false, "csr", "rsa", "algorithm"); err != nil {
 				return err
 			}
-			if err := chooseRSA(&request, rsa); err != nil {
-				return err
-			}
-			base, err := fileName(args[0])
-			if err != nil {
-				return err
-			}
-			files := []string{filepath.Join(dir, base+".pem"), filepath.Join(dir, base+".key")}
-			if csr != "" {
-				if request.CSR, err = mtls.ReadRequest(csr); err != nil {
-					return err
-				}
-				files = files[:1]
-			}
-			// Ask before the cluster issues what could not be written.
-			if err := mayWrite(files, force); err != nil {
-				return err
-			}
-			return r.call(cmd, func(ctx context.Context, c *admin.Client) error {
-				issued, err := c.IssueCert(ctx, request)
-				if err != nil {
-					return err
-				}
-				defer clear(issued.KeyPEM)
-				return a.writeCert(r, issued, files, dir)
-			})
+			return a.issueCert(cmd, r, &o)
 		},
 	}
-	cmd.Flags().Var(durationFlag(&request.Lifetime), "lifetime", "how long it is valid")
-	keyFlags(cmd, &request, &rsa)
-	cmd.Flags().StringVar(&csr, "csr", "", "file with a certificate request whose key is to be certified")
-	cmd.Flags().StringVar(&dir, "dir", ".", "directory of the files")
-	cmd.Flags().BoolVar(&force, "force", false, "replace files that exist")
+	cmd.Flags().Var(durationFlag(&o.request.Lifetime), "lifetime", "how long it is valid")
+	keyFlags(cmd, &o.request, &o.rsa)
+	cmd.Flags().StringVar(&o.csr, "csr", "", "file with a certificate request whose key is to be certified")
+	cmd.Flags().StringVar(&o.dir, "dir", ".", "directory of the files")
+	cmd.Flags().BoolVar(&o.force, "force", false, "replace files that exist")
 	return cmd
+}
+
+func (a *App) issueCert(cmd *cobra.Command, r *remote, o *issuing) error {
+	if err := chooseRSA(&o.request, o.rsa); err != nil {
+		return err
+	}
+	base, err := fileName(o.request.Name)
+	if err != nil {
+		return err
+	}
+	files := []string{filepath.Join(o.dir, base+".pem"), filepath.Join(o.dir, base+".key")}
+	if o.csr != "" {
+		if o.request.CSR, err = mtls.ReadRequest(o.csr); err != nil {
+			return err
+		}
+		files = files[:1]
+	}
+	// Ask before the cluster issues what could not be written.
+	if err := mayWrite(files, o.force); err != nil {
+		return err
+	}
+	return r.call(cmd, func(ctx context.Context, c *admin.Client) error {
+		issued, err := c.IssueCert(ctx, o.request)
+		if err != nil {
+			return err
+		}
+		defer clear(issued.KeyPEM)
+		return a.writeCert(r, issued, files, o.dir)
+	})
 }
 
 // keyFlags choose the kind of a new key.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -226,12 +227,16 @@ func renewDue(ctx context.Context, c *admin.Client, cert *x509.Certificate, forc
 	return true, nil
 }
 
+// export is what cert export was told.
+type export struct {
+	name             string
+	dir, out, format string
+	force, legacy    bool
+	password         passwordFlags
+}
+
 func (a *App) certExportCommand(r *remote) *cobra.Command {
-	var (
-		dir, out, format string
-		force, legacy    bool
-		password         passwordFlags
-	)
+	var o export
 	cmd := &cobra.Command{
 		Use:   "export NAME",
 		Short: "Put a certificate, its key and the CA into one file",
@@ -245,51 +250,58 @@ and which protects the key little.`,
   mqcluster cert export dev1 --format pem --out /etc/device/identity.pem`,
 		Args: argCount(1, 1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			base, err := fileName(args[0])
-			if err != nil {
-				return err
-			}
-			if format != "p12" && format != "pem" {
-				return usagef("--format is %q: write p12 or pem", format)
-			}
-			if out == "" {
-				out = filepath.Join(dir, base+map[string]string{"p12": ".p12", "pem": ".bundle.pem"}[format])
-			}
-			if err := mayWrite([]string{out}, force); err != nil {
-				return err
-			}
-			b, err := readBundle(dir, base)
-			if err != nil {
-				return err
-			}
-			defer clear(b.Key)
-			text := append(append(append([]byte{}, b.Key...), b.Cert...), b.CA...)
-			if format == "p12" {
-				secret, err := password.readNew(a)
-				if err != nil {
-					return err
-				}
-				if text, err = b.PKCS12(string(secret), legacy); err != nil {
-					return err
-				}
-			}
-			if err := writeAtomic(out, text, 0o600); err != nil {
+			o.name = args[0]
+			if err := a.exportCert(&o); err != nil {
 				return err
 			}
 			if r.out.json() {
-				return r.out.value(map[string]string{"file": out, "format": format})
+				return r.out.value(map[string]string{"file": o.out, "format": o.format})
 			}
-			fmt.Fprintln(a.Out, out)
+			fmt.Fprintln(a.Out, o.out)
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&format, "format", "p12", "p12 or pem")
-	cmd.Flags().StringVar(&dir, "dir", ".", "directory of the files")
-	cmd.Flags().StringVar(&out, "out", "", "file to write (default: NAME.p12 or NAME.bundle.pem in the directory)")
-	cmd.Flags().BoolVar(&force, "force", false, "replace a file that exists")
-	cmd.Flags().BoolVar(&legacy, "legacy", false, "PKCS#12 as devices before 2018 read it")
-	password.flags(cmd)
+	cmd.Flags().StringVar(&o.format, "format", "p12", "p12 or pem")
+	cmd.Flags().StringVar(&o.dir, "dir", ".", "directory of the files")
+	cmd.Flags().StringVar(&o.out, "out", "", "file to write (default: NAME.p12 or NAME.bundle.pem in the directory)")
+	cmd.Flags().BoolVar(&o.force, "force", false, "replace a file that exists")
+	cmd.Flags().BoolVar(&o.legacy, "legacy", false, "PKCS#12 as devices before 2018 read it")
+	o.password.flags(cmd)
 	return cmd
+}
+
+func (a *App) exportCert(o *export) error {
+	base, err := fileName(o.name)
+	if err != nil {
+		return err
+	}
+	suffix, known := map[string]string{"p12": ".p12", "pem": ".bundle.pem"}[o.format]
+	if !known {
+		return usagef("--format is %q: write p12 or pem", o.format)
+	}
+	if o.out == "" {
+		o.out = filepath.Join(o.dir, base+suffix)
+	}
+	if err := mayWrite([]string{o.out}, o.force); err != nil {
+		return err
+	}
+	b, err := readBundle(o.dir, base)
+	if err != nil {
+		return err
+	}
+	defer clear(b.Key)
+	if o.format == "pem" {
+		return writeAtomic(o.out, slices.Concat(b.Key, b.Cert, b.CA), 0o600)
+	}
+	secret, err := o.password.readNew(a)
+	if err != nil {
+		return err
+	}
+	text, err := b.PKCS12(string(secret), o.legacy)
+	if err != nil {
+		return err
+	}
+	return writeAtomic(o.out, text, 0o600)
 }
 
 // readBundle reads what cert issue wrote.

@@ -78,20 +78,9 @@ The exit code is 1 if there is a failure, with --strict also for a warning.`,
 	visit.flags(cmd)
 	cmd.Flags().BoolVar(&strict, "strict", false, "exit with 1 for a warning too")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		ctx, cancel := context.WithTimeout(cmd.Context(), r.timeout)
-		defer cancel()
-		var all findings
-		if visit.address != "" {
-			if err := visit.resolve(r.timeout); err != nil {
-				return err
-			}
-			password, err := visit.password(a)
-			if err != nil {
-				return err
-			}
-			all = visit.examine(ctx, password)
-		} else {
-			all = a.examineNode(ctx, r)
+		all, err := a.examine(cmd, r, &visit)
+		if err != nil {
+			return err
 		}
 		if err := a.printFindings(&r.out, all); err != nil {
 			return err
@@ -103,6 +92,23 @@ The exit code is 1 if there is a failure, with --strict also for a warning.`,
 		return nil
 	}
 	return cmd
+}
+
+// examine does what the flags say.
+func (a *App) examine(cmd *cobra.Command, r *remote, visit *visitor) (findings, error) {
+	ctx, cancel := context.WithTimeout(cmd.Context(), r.timeout)
+	defer cancel()
+	if visit.address == "" {
+		return a.examineNode(ctx, r), nil
+	}
+	if err := visit.resolve(r.timeout); err != nil {
+		return nil, err
+	}
+	password, err := visit.password(a)
+	if err != nil {
+		return nil, err
+	}
+	return visit.examine(ctx, password), nil
 }
 
 func (a *App) printFindings(out *output, all findings) error {
