@@ -166,14 +166,39 @@ func (b backend) Leave(ctx context.Context, r admin.LeaveRequest) (_ admin.Chang
 		}
 	}
 	index, err := askLeader(ctx, n, pathLeave, r, n.expel)
+	if f, ok := errors.AsType[*fault](err); ok && f.status == http.StatusMisdirectedRequest {
+		index, err = n.expelByOther(ctx, r)
+	}
 	if err == nil && r.Node == n.cfg.Node.ID {
 		// The log does not reach a node that is gone from it.
 		n.goneFor("this node has left the cluster")
 	}
 	if err == nil && r.Compromised {
+		// No voter is to give a key to one that is out.
+		if c, err := b.everywhere(ctx, index); err != nil || len(c.NotApplied) > 0 {
+			return c, err
+		}
 		return b.rotateFor(ctx, r.Node, index)
 	}
 	return admin.Change{Index: index, NotApplied: []string{}}, adminError(err)
+}
+
+// expelByOther asks again when the node to be removed has handed its lead over.
+func (n *Node) expelByOther(ctx context.Context, r admin.LeaveRequest) (uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, handOverTime)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if leader, ok := n.consensus.Leader(); ok && leader != r.Node {
+			return askLeader(ctx, n, pathLeave, r, n.expel)
+		}
+		select {
+		case <-ctx.Done():
+			return 0, faultf(http.StatusServiceUnavailable, "node %s leads and does not let go of it: stop its machine, and run this again", r.Node)
+		case <-tick.C:
+		}
+	}
 }
 
 // rotateFor begins a rotation because a node that was removed had the CA's key.
@@ -224,6 +249,11 @@ func (n *Node) expel(ctx context.Context, r admin.LeaveRequest) (uint64, error) 
 	switch {
 	case m == nil:
 		return 0, errNoMember(r.Node)
+	case m.Node == n.cfg.Node.ID && r.Compromised:
+		if err := n.handOver(ctx); err != nil {
+			return 0, err
+		}
+		return 0, faultf(http.StatusMisdirectedRequest, "node %s has handed the lead over: ask the new leader", m.Node)
 	case m.Node == n.cfg.Node.ID:
 		return 0, faultf(http.StatusConflict, "node %s is the only one that could lead: add nodes first, or stop the cluster", m.Node)
 	case m.Incarnation != 0 && !r.Force && !r.Compromised:

@@ -432,20 +432,21 @@ func (c *Cluster) keysOutsideTheLog(passFile string) {
 func TestLeaveCompromised(t *testing.T) {
 	t.Parallel()
 	c := NewCluster(t, Options{})
-	victim := c.Nodes[2]
-	pair := c.startPair(t, c.Nodes[0], c.Nodes[1], 100)
+	victim := c.Leader() // the worst one
+	rest := c.Followers()
+	pair := c.startPair(t, rest[0], rest[1], 100)
 	kept := c.files("stolen")
 	if err := os.CopyFS(kept, os.DirFS(victim.path("tls"))); err != nil {
 		t.Fatal(err)
 	}
-	out := c.Nodes[0].CLI("leave", victim.ID, "--compromised")
+	out := rest[0].CLI("leave", victim.ID, "--compromised")
 	if !strings.Contains(out, "ca retire") {
 		t.Errorf("it does not say what to do next: %s", out)
 	}
 	victim.AwaitExit(patience)
 	var a authorities
 	await(t, patience, func() bool {
-		a = c.Nodes[1].authorities()
+		a = rest[1].authorities()
 		ok := a.Stage == "overlap" && len(a.Nodes) == 2
 		for _, n := range a.Nodes {
 			ok = ok && len(n.Trusted) == 2
@@ -455,11 +456,11 @@ func TestLeaveCompromised(t *testing.T) {
 	// What was stolen opens the mesh no more.
 	_, _, stolen := c.loadCertificate(filepath.Join(kept, "node.crt"), filepath.Join(kept, "node.key"))
 	config := &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"mqc-control/1"}, Certificates: []tls.Certificate{stolen}}
-	if said := knock(t, c.Nodes[0].Mesh, config, []byte("POST /v1/ca HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}")); len(said) > 0 {
+	if said := knock(t, rest[0].Mesh, config, []byte("POST /v1/ca HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}")); len(said) > 0 {
 		t.Errorf("the mesh answers the certificate that was stolen: %q", said)
 	}
-	c.Nodes[0].CLI("ca", "retire")
-	if a := c.Nodes[0].authorities(); a.Stage != "settled" {
+	rest[0].CLI("ca", "retire")
+	if a := rest[0].authorities(); a.Stage != "settled" {
 		t.Errorf("after ca retire: %+v", a)
 	}
 	pair.finish(200)
