@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -443,7 +444,7 @@ func TestLeaveCompromised(t *testing.T) {
 	if !strings.Contains(out, "ca retire") {
 		t.Errorf("it does not say what to do next: %s", out)
 	}
-	victim.AwaitExit(patience)
+	victim.WaitReadyz(http.StatusServiceUnavailable, patience) // nobody has to tell it
 	var a authorities
 	await(t, patience, func() bool {
 		a = rest[1].authorities()
