@@ -22,6 +22,9 @@ type Backend struct {
 	Backups  Backups
 	Balance  Balance
 	Importer Importer
+
+	Authority Authority
+	Doctor    Doctor
 }
 
 // Cluster tells of the members and lets them go.
@@ -180,10 +183,13 @@ type Member struct {
 }
 
 // LeaveRequest names the member that is to leave; empty: this node. Force
-// removes a member that is up.
+// removes a member that is up. Compromised does so too, because somebody else may
+// have what it knows: the CA is rotated, and the keys that the nodes share are made
+// anew.
 type LeaveRequest struct {
-	Node  string `json:"node"`
-	Force bool   `json:"force"`
+	Node        string `json:"node"`
+	Force       bool   `json:"force"`
+	Compromised bool   `json:"compromised,omitempty"`
 }
 
 // DrainRequest asks for a drain, or ends it. Timeout (0: the configured one) is for
@@ -310,18 +316,24 @@ type AclAnswer struct {
 const (
 	AlgorithmECDSA   = "ecdsa"
 	AlgorithmEd25519 = "ed25519"
-	AlgorithmRSA     = "rsa"
+	AlgorithmRSA     = "rsa" // of 3072 bits
+	AlgorithmRSA2048 = "rsa-2048"
+	AlgorithmRSA3072 = "rsa-3072"
+	AlgorithmRSA4096 = "rsa-4096"
 )
 
 // CertRequest asks for a client certificate. Zero means the default of a year
-// and ECDSA P-256.
+// and ECDSA P-256. With CSR, a certificate request in DER, the certificate is for
+// its key, and the Algorithm is not looked at.
 type CertRequest struct {
 	Name      string        `json:"name"`
 	Lifetime  time.Duration `json:"lifetime_ns"`
 	Algorithm string        `json:"algorithm"`
+	CSR       []byte        `json:"csr,omitempty"`
 }
 
-// IssuedCert is a new certificate with its key, which is kept nowhere else.
+// IssuedCert is a new certificate with its key, which is kept nowhere else; with a
+// CSR there is none.
 type IssuedCert struct {
 	Cert
 	CertPEM []byte `json:"cert_pem"`

@@ -40,6 +40,10 @@ const (
 	opSettingList = "setting/list"
 	opSettingSet  = "setting/set"
 	opImport      = "import"
+	opCAStatus    = "ca/status"
+	opCARotate    = "ca/rotate"
+	opCARetire    = "ca/retire"
+	opCheckup     = "checkup"
 )
 
 // maxBody is the largest request and response, in bytes: a very long ACL, or
@@ -129,6 +133,14 @@ func (s *Server) apiHandler(b Backend) http.Handler {
 	}
 	if e := b.Backups; e != nil {
 		mux.HandleFunc("POST /v1/"+opBackup, s.serveBackup(e))
+	}
+	if a := b.Authority; a != nil {
+		read(s, mux, opCAStatus, func(ctx context.Context, _ nothing) (CAStatus, error) { return a.CAStatus(ctx) })
+		change(s, mux, opCARotate, a.RotateCA)
+		change(s, mux, opCARetire, a.RetireCA)
+	}
+	if d := b.Doctor; d != nil {
+		read(s, mux, opCheckup, func(ctx context.Context, _ nothing) (Checkup, error) { return d.Checkup(ctx) })
 	}
 	if i := b.Importer; i != nil {
 		change(s, mux, opImport, i.Import)

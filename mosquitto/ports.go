@@ -84,7 +84,7 @@ func (p *confParser) keyFile(value string) (Verdict, string) {
 
 func (p *confParser) crlFile(value string) (Verdict, string) {
 	p.current.CRLFile = value
-	return NotSupported, "a file of revoked certificates is not read: issue the clients certificates with mqcluster cert issue and revoke those with mqcluster cert revoke, which acts at once"
+	return Taken, "tls.crl_file of the listener, with one CRL of each CA; it is read again when it changes"
 }
 
 func (p *confParser) tlsVersion(value string) (Verdict, string) {

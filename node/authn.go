@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"runtime"
@@ -90,10 +91,18 @@ func (n *Node) authenticate(ctx context.Context, c broker.Credentials) (string, 
 		return "", auth.ErrNoCredentials
 	}
 	// Noted first: a change while the password is being verified is seen too.
-	if u, ok := policy.User(c.Username); ok {
+	u, ok := policy.User(c.Username)
+	if ok {
 		n.proofs.shown(c, c.Username, u.Version)
 	}
-	return c.Username, n.verifier.Authenticate(ctx, policy, c.Username, c.Password)
+	if err := n.verifier.Authenticate(ctx, policy, c.Username, c.Password); err != nil {
+		return c.Username, err
+	}
+	// A change that came before the note was looked for in vain there.
+	if now, still := n.store.Policy().User(c.Username); !still || now.Disabled || now.Version != u.Version {
+		return c.Username, auth.ErrWrongPassword
+	}
+	return c.Username, nil
 }
 
 // admits tells whether a user that a certificate proves may connect.
@@ -129,13 +138,31 @@ func (n *Node) expelLoop() {
 			return
 		case <-n.recheck:
 		}
-		for _, p := range n.proofs.broken(n.store.Policy(), n.store.Revoked) {
-			n.log.Info("a client may be connected no longer", "client", p.client)
-			if p.client == "" || !n.broker.Kick(p.client, reasonNotAuthorized) {
-				_ = p.conn.Close() // it has no session yet that could be told
-			}
+		n.expelBroken()
+	}
+}
+
+// expelBroken ends the connections whose proof holds no longer.
+func (n *Node) expelBroken() {
+	n.expelMu.Lock()
+	defer n.expelMu.Unlock()
+	var trusts func(*x509.Certificate) bool
+	if n.caChanged.Swap(false) {
+		trusts = n.identity.Trusts
+	}
+	for _, p := range n.proofs.broken(n.store.Policy(), n.store.Revoked, trusts) {
+		n.log.Info("a client may be connected no longer", "client", p.client)
+		if p.client == "" || !n.broker.Kick(p.client, reasonNotAuthorized) {
+			_ = p.conn.Close() // it has no session yet that could be told
 		}
 	}
+}
+
+// serveEnforced returns when the connections that what was applied here forbids are
+// ended.
+func (n *Node) serveEnforced(context.Context, string, none) (none, error) {
+	n.expelBroken()
+	return none{}, nil
 }
 
 // certificateUser is the user that the certificate names, empty where the
@@ -247,6 +274,14 @@ func (s *secrets) renew(now time.Time) []byte {
 		return nil
 	}
 	return blob
+}
+
+// replace makes new keys without the old ones: somebody has those who should not.
+func (s *secrets) replace(now time.Time) []byte {
+	s.mu.Lock()
+	s.keys = secretKeys{ID: s.keys.ID}
+	s.mu.Unlock()
+	return s.renew(now)
 }
 
 func (s *secrets) blob() []byte {

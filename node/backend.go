@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/mqcluster/mqcluster/admin"
@@ -29,13 +31,16 @@ var (
 	_ admin.Backups  = backend{}
 	_ admin.Balance  = backend{}
 	_ admin.Importer = backend{}
-	_ admin.Health   = health{}
+
+	_ admin.Authority = backend{}
+	_ admin.Doctor    = backend{}
+	_ admin.Health    = health{}
 )
 
 func (n *Node) openAdmin(ctx context.Context) (err error) {
 	b := backend{n}
 	n.admin, err = admin.Open(ctx, admin.Config{Socket: n.cfg.Admin.Socket, HealthListen: n.cfg.Health.Listen}, admin.Deps{
-		Backend: admin.Backend{Cluster: b, Tokens: b, Users: b, Acls: b, Certs: b, Sessions: b, Settings: b, Clock: b, Backups: b, Balance: b, Importer: b},
+		Backend: admin.Backend{Cluster: b, Tokens: b, Users: b, Acls: b, Certs: b, Sessions: b, Settings: b, Clock: b, Backups: b, Balance: b, Importer: b, Authority: b, Doctor: b},
 		Health:  health{n}, Gatherer: n.reg, Logger: n.log,
 	})
 	if err != nil {
@@ -75,6 +80,9 @@ func invalid(err error) error { return &admin.Error{Kind: admin.Invalid, Msg: er
 // everywhereIn is how long a change waits for all leaseholders.
 const everywhereIn = 5 * time.Second
 
+// enforcedIn is how long it waits then for connections to be ended.
+const enforcedIn = 2 * time.Second
+
 // change proposes an item and waits until every leaseholder has applied it.
 func (b backend) change(ctx context.Context, item *logpb.Item) (admin.Change, error) {
 	r, err := b.n.proposeResult(ctx, item)
@@ -96,13 +104,46 @@ func (b backend) everywhere(ctx context.Context, index uint64) (admin.Change, er
 }
 
 func (n *Node) waitApplied(ctx context.Context, index uint64) ([]string, error) {
-	ctx, cancel := context.WithTimeout(ctx, everywhereIn)
+	within, cancel := context.WithTimeout(ctx, everywhereIn)
 	defer cancel()
-	missing, err := n.consensus.WaitApplied(ctx, index)
+	missing, err := n.consensus.WaitApplied(within, index)
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = nil
 	}
-	return missing, err
+	if err != nil {
+		return missing, err
+	}
+	return n.waitEnforced(ctx, missing), nil
+}
+
+// waitEnforced waits until the members that have applied a change have also ended
+// the connections that it forbids, and adds those that were not in time.
+func (n *Node) waitEnforced(ctx context.Context, missing []string) []string {
+	ctx, cancel := context.WithTimeout(ctx, enforcedIn)
+	defer cancel()
+	n.expelBroken()
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	behind := slices.Clone(missing)
+	for _, m := range n.store.Members() {
+		// One that is down holds no lease and serves nobody; one of an older version
+		// does so by itself, a moment later, and knows no such question.
+		if m.Node == n.cfg.Node.ID || m.Incarnation == 0 || slices.Contains(missing, m.Node) {
+			continue
+		}
+		wg.Go(func() {
+			err := n.call(ctx, m.Node, pathEnforced, none{}, new(none))
+			if f, ok := errors.AsType[*fault](err); err == nil || ok && f.status == http.StatusNotFound {
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			behind = append(behind, m.Node)
+		})
+	}
+	wg.Wait()
+	slices.Sort(behind)
+	return behind
 }
 
 func (n *Node) serveApplied(ctx context.Context, _ string, index uint64) ([]string, error) {

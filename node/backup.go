@@ -13,7 +13,6 @@ import (
 	"github.com/mqcluster/mqcluster/consensus"
 	"github.com/mqcluster/mqcluster/fsm"
 	"github.com/mqcluster/mqcluster/fsm/logpb"
-	mtls "github.com/mqcluster/mqcluster/tls"
 )
 
 // Backup implements admin.Backups.
@@ -90,9 +89,10 @@ func (n *Node) backupCA(r admin.BackupRequest) (*backup.CA, error) {
 	if !r.CAKey {
 		return nil, nil
 	}
-	ca, err := mtls.LoadCA(n.dir.ca())
+	// In a rotation it is the old one: every device trusts that.
+	ca, err := n.keyring.get(n.caRecord().Nodes)
 	if err != nil {
-		return nil, faultf(http.StatusConflict, "this node does not have the key of the CA (%s): ask a node that votes", err)
+		return nil, faultf(http.StatusConflict, "this node does not have the key of the CA, or cannot open it (%s): ask a node that votes", err)
 	}
 	out := new(backup.CA)
 	out.Cert, out.Key, err = ca.PEM()

@@ -13,13 +13,32 @@ import (
 	mtls "github.com/mqcluster/mqcluster/tls"
 )
 
-// clusterCA returns the CA if this node holds its key.
-func (n *Node) clusterCA(context.Context) (*mtls.CA, error) {
-	ca, err := mtls.LoadCA(n.dir.ca())
-	if err != nil {
-		return nil, faultf(http.StatusServiceUnavailable, "node %s has not got the cluster's CA key yet: try again in some seconds (%s)", n.cfg.Node.ID, err)
+// The kinds of certificate in the log.
+const (
+	kindClient = "client"
+	kindNode   = "node"
+)
+
+// nodesCA returns the CA that signs nodes' certificates, if this node holds its key.
+func (n *Node) nodesCA() (*mtls.CA, error) { return n.heldCA(n.caRecord().Nodes) }
+
+// clientsCA is nodesCA for clients' certificates.
+func (n *Node) clientsCA() (*mtls.CA, error) { return n.heldCA(n.caRecord().Clients) }
+
+func (n *Node) heldCA(pin string) (*mtls.CA, error) {
+	ca, err := n.keyring.get(pin)
+	switch {
+	case errors.Is(err, errNoKey):
+		return nil, faultf(http.StatusServiceUnavailable, "node %s has not got the cluster's CA key yet: try again in some seconds", n.cfg.Node.ID)
+	case err != nil:
+		return nil, faultf(http.StatusServiceUnavailable, "node %s cannot open the cluster's CA key: %s", n.cfg.Node.ID, err)
 	}
 	return ca, nil
+}
+
+// caRequest asks for the key of one CA; empty: of the one that there is.
+type caRequest struct {
+	Pin string `json:"pin,omitempty"`
 }
 
 type caAnswer struct {
@@ -27,12 +46,12 @@ type caAnswer struct {
 	Key  []byte `json:"key"`
 }
 
-// serveCA gives the CA key to a voter, and to nobody else.
-func (n *Node) serveCA(ctx context.Context, peer string, _ none) (caAnswer, error) {
+// serveCA gives a CA key to a voter, and to nobody else.
+func (n *Node) serveCA(_ context.Context, peer string, r caRequest) (caAnswer, error) {
 	if !n.isVoter(peer) {
 		return caAnswer{}, faultf(http.StatusForbidden, "node %s does not vote and gets no CA key", peer)
 	}
-	ca, err := n.clusterCA(ctx)
+	ca, err := n.heldCA(r.Pin)
 	if err != nil {
 		return caAnswer{}, err
 	}
@@ -67,11 +86,11 @@ func (n *Node) renew(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return n.identity.Replace(cert, keyPEM, n.identity.Material().CA)
+	return n.identity.Replace(cert, keyPEM, nil) // the CAs may change meanwhile
 }
 
 func (n *Node) serveRenew(ctx context.Context, peer string, r renewRequest) ([]byte, error) {
-	ca, err := n.clusterCA(ctx)
+	ca, err := n.nodesCA()
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +104,7 @@ func (n *Node) serveIssue(ctx context.Context, _ string, r admin.CertRequest) (a
 
 func (n *Node) issue(ctx context.Context, r admin.CertRequest) (admin.IssuedCert, error) {
 	var out admin.IssuedCert
-	ca, err := n.clusterCA(ctx)
+	ca, err := n.clientsCA()
 	if err != nil {
 		return out, err
 	}
@@ -94,11 +113,15 @@ func (n *Node) issue(ctx context.Context, r admin.CertRequest) (admin.IssuedCert
 		return out, err
 	}
 	p := mtls.ClientProfile{Name: r.Name, Lifetime: r.Lifetime, Key: algorithm}
-	out.CertPEM, out.KeyPEM, err = ca.IssueClient(p, time.Now())
+	if len(r.CSR) > 0 {
+		out.CertPEM, err = ca.SignClient(r.CSR, p, time.Now())
+	} else {
+		out.CertPEM, out.KeyPEM, err = ca.IssueClient(p, time.Now())
+	}
 	if err != nil {
 		return out, faultf(http.StatusBadRequest, "%s", err)
 	}
-	if err := n.noteCert(ctx, out.CertPEM, r.Name, "client"); err != nil {
+	if err := n.noteCert(ctx, out.CertPEM, r.Name, kindClient); err != nil {
 		return out, err
 	}
 	block, _ := pem.Decode(out.CertPEM)
@@ -106,8 +129,8 @@ func (n *Node) issue(ctx context.Context, r admin.CertRequest) (admin.IssuedCert
 	if err != nil {
 		return out, err
 	}
-	out.Cert = admin.Cert{Serial: mtls.Serial(c), Subject: r.Name, Kind: "client", NotBefore: c.NotBefore, NotAfter: c.NotAfter}
-	out.CAPEM = n.identity.Material().CA
+	out.Cert = admin.Cert{Serial: mtls.Serial(c), Subject: r.Name, Kind: kindClient, NotBefore: c.NotBefore, NotAfter: c.NotAfter}
+	out.CAPEM = n.caRecord().Trusted
 	return out, nil
 }
 
@@ -117,10 +140,14 @@ func keyAlgorithm(name string) (mtls.KeyAlgorithm, error) {
 		return mtls.ECDSAP256, nil
 	case admin.AlgorithmEd25519:
 		return mtls.Ed25519, nil
-	case admin.AlgorithmRSA:
+	case admin.AlgorithmRSA, admin.AlgorithmRSA3072:
 		return mtls.RSA3072, nil
+	case admin.AlgorithmRSA2048:
+		return mtls.RSA2048, nil
+	case admin.AlgorithmRSA4096:
+		return mtls.RSA4096, nil
 	}
-	return "", faultf(http.StatusBadRequest, "key algorithm %q is not known: choose ecdsa, ed25519, or rsa for old devices", name)
+	return "", faultf(http.StatusBadRequest, "key algorithm %q is not known: choose ecdsa, ed25519, or rsa-2048, rsa-3072 or rsa-4096 for old devices", name)
 }
 
 // IssueCert implements admin.Certs.
@@ -133,12 +160,16 @@ func (b backend) IssueCert(ctx context.Context, r admin.CertRequest) (admin.Issu
 func (b backend) ListCerts(context.Context) ([]admin.Cert, error) {
 	var out []admin.Cert
 	for _, c := range b.n.store.Certs() {
-		out = append(out, admin.Cert{
-			Serial: c.Serial, Subject: c.Subject, Kind: c.Kind, Revoked: c.Revoked,
-			NotBefore: time.Unix(c.NotBefore, 0), NotAfter: time.Unix(c.NotAfter, 0),
-		})
+		out = append(out, listedCert(c))
 	}
 	return out, nil
+}
+
+func listedCert(c *logpb.Cert) admin.Cert {
+	return admin.Cert{
+		Serial: c.Serial, Subject: c.Subject, Kind: c.Kind, Revoked: c.Revoked,
+		NotBefore: time.Unix(c.NotBefore, 0), NotAfter: time.Unix(c.NotAfter, 0),
+	}
 }
 
 var errNoSuchCert = errors.New("there is no certificate with this serial number: see mqcluster cert list")
@@ -156,4 +187,4 @@ func (b backend) RevokeCert(ctx context.Context, serial string) (admin.Change, e
 }
 
 // CA implements admin.Certs.
-func (b backend) CA(context.Context) ([]byte, error) { return b.n.identity.Material().CA, nil }
+func (b backend) CA(context.Context) ([]byte, error) { return b.n.caRecord().Trusted, nil }

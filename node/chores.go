@@ -3,9 +3,11 @@ package node
 import (
 	"context"
 	"errors"
-	"os"
+	"fmt"
+	"slices"
 	"time"
 
+	"github.com/mqcluster/mqcluster/admin"
 	"github.com/mqcluster/mqcluster/fsm"
 	"github.com/mqcluster/mqcluster/fsm/logpb"
 	"github.com/mqcluster/mqcluster/gossip"
@@ -24,6 +26,8 @@ func (n *Node) openChores(context.Context) error {
 		{time.Second, n.watchDisk},
 		{time.Second, n.lead},
 		{time.Second, n.fetchCA},
+		{followEvery, n.followCA},
+		{followEvery, n.driveCA},
 		{time.Minute, n.renewIdentity},
 		{5 * time.Second, n.publishSys},
 		{10 * time.Second, n.releaseGhosts},
@@ -126,39 +130,52 @@ func (n *Node) member(node string) *logpb.Member {
 	return nil
 }
 
-// fetchCA gets the CA key, which voters have, from the leader.
+// fetchCA gets the CA keys, which voters have, from the leader.
 func (n *Node) fetchCA(ctx context.Context) {
-	if _, err := os.Stat(n.dir.ca()); err == nil || !n.isVoter(n.cfg.Node.ID) {
+	if !n.isVoter(n.cfg.Node.ID) {
 		return
 	}
-	var out caAnswer
-	leader, ok := n.consensus.Leader()
-	if !ok || leader == n.cfg.Node.ID {
+	r, held := n.caRecord(), n.keyring.pins()
+	for _, pin := range []string{r.Nodes, r.Clients} {
+		if slices.Contains(held, pin) {
+			continue
+		}
+		if err := n.fetchKey(ctx, pin); err != nil {
+			n.log.Debug("a CA key was not fetched; tried again", "err", err)
+		}
 		return
-	}
-	if err := n.call(ctx, leader, pathCA, none{}, &out); err != nil {
-		n.log.Debug("the CA key was not fetched; tried again", "err", err)
-		return
-	}
-	ca, err := mtls.ParseCA(out.Cert, out.Key)
-	if err == nil {
-		err = n.saveCA(ca)
-	}
-	if err != nil {
-		n.log.Warn("the CA key was not saved; tried again", "err", err)
 	}
 }
 
-// saveCA is all or nothing, so that the directory stands for a whole CA.
-func (n *Node) saveCA(ca *mtls.CA) error {
-	tmp := n.dir.ca() + ".new"
-	if err := errors.Join(os.RemoveAll(tmp), os.MkdirAll(tmp, 0o700)); err != nil {
+// fetchKey gets the key of the CA with a pin from the leader, unless it is here.
+func (n *Node) fetchKey(ctx context.Context, pin string) error {
+	if slices.Contains(n.keyring.pins(), pin) {
+		return nil
+	}
+	leader, ok := n.consensus.Leader()
+	if !ok || leader == n.cfg.Node.ID {
+		return errNoLeader
+	}
+	req := caRequest{Pin: pin}
+	if n.caRecord().stage() == admin.CASettled && pin == n.identity.Pin() {
+		req.Pin = "" // there is one, and older versions know no other question
+	}
+	var out caAnswer
+	if err := n.call(ctx, leader, pathCA, req, &out); err != nil {
 		return err
 	}
-	if err := ca.Save(tmp); err != nil {
+	ca, err := mtls.ParseCA(out.Cert, out.Key)
+	if err != nil {
 		return err
 	}
-	return errors.Join(os.Rename(tmp, n.dir.ca()), syncDir(string(n.dir)))
+	if ca.Pin() != pin || ca.ClusterID() != n.identity.ClusterID() {
+		return fmt.Errorf("node %s gave the key of another CA", leader)
+	}
+	if err := n.keyring.save(ca); err != nil {
+		n.log.Warn("a CA key was not saved; tried again", "err", err)
+		return err
+	}
+	return nil
 }
 
 // renewIdentity asks for a new certificate in good time.

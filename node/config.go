@@ -21,6 +21,7 @@ type Config struct {
 	Log         LogConfig     `yaml:"log"`
 	Limits      LimitsConfig  `yaml:"limits"`
 	Auth        AuthConfig    `yaml:"auth"`
+	CA          CAConfig      `yaml:"ca"`
 	Raft        RaftConfig    `yaml:"raft"`
 	Storage     StorageConfig `yaml:"storage"`
 	Drain       DrainConfig   `yaml:"drain"`
@@ -85,6 +86,11 @@ type AuthConfig struct {
 	Argon2Memory  Size `yaml:"argon2_memory" help:"memory of one password hash"`
 	Argon2Time    int  `yaml:"argon2_time" help:"passes of one password hash"`
 	Workers       int  `yaml:"workers" help:"password checks at a time; 0: half the cores, at least one"`
+}
+
+// CAConfig is how a voter keeps the key of the cluster's CA.
+type CAConfig struct {
+	PassFile string `yaml:"pass_file" kind:"path" help:"file whose first line is the passphrase that seals the CA's key on this node's disk; empty: the systemd credential ca.passphrase where there is one, else the key is not encrypted and only its file's mode protects it"`
 }
 
 // RaftConfig is the timing of the log.
@@ -160,9 +166,10 @@ type ListenerTLS struct {
 	KeyFile           string   `yaml:"key_file" kind:"path" help:"PEM key of cert_file"`
 	KeyPassFile       string   `yaml:"key_pass_file" kind:"path" help:"file with the pass phrase of key_file"`
 	ClientCAFile      string   `yaml:"client_ca_file" kind:"path" help:"PEM of the CAs of client certificates (default: the cluster CA)"`
+	CRLFile           string   `yaml:"crl_file" kind:"path" help:"PEM of the CRLs of client_ca_file, one of each CA"`
 	RequireClientCert bool     `yaml:"require_client_cert" help:"refuse clients without a certificate"`
 	MinVersion        string   `yaml:"min_version" help:"1.2 or 1.3 (default 1.2)"`
-	Ciphers           []string `yaml:"ciphers" help:"TLS 1.2 cipher suites (default: Go's)"`
+	Ciphers           []string `yaml:"ciphers" help:"TLS 1.2 cipher suites by their IANA names (default: ECDHE with AES-GCM or ChaCha20-Poly1305)"`
 }
 
 // Secure tells whether the listener speaks TLS.

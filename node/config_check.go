@@ -38,6 +38,11 @@ func (t *ListenerTLS) checkFiles(now time.Time) []error {
 			errs = append(errs, fmt.Errorf("client_ca_file %s holds no certificate: give a PEM file of CAs", t.ClientCAFile))
 		}
 	}
+	if t.CRLFile != "" {
+		if _, err := readPEM(t.CRLFile); err != nil {
+			errs = append(errs, err)
+		}
+	}
 	if t.KeyPassFile != "" {
 		if err := checkSecret(t.KeyPassFile); err != nil {
 			errs = append(errs, err)

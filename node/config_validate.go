@@ -159,13 +159,14 @@ func (l *Listener) check(v *validator, key string) {
 }
 
 func (t *ListenerTLS) isZero() bool {
-	return t.CertFile == "" && t.KeyFile == "" && t.KeyPassFile == "" && t.ClientCAFile == "" &&
+	return t.CertFile == "" && t.KeyFile == "" && t.KeyPassFile == "" && t.ClientCAFile == "" && t.CRLFile == "" &&
 		!t.RequireClientCert && t.MinVersion == "" && len(t.Ciphers) == 0
 }
 
 func (t *ListenerTLS) check(v *validator, key string) {
 	v.check((t.CertFile == "") == (t.KeyFile == ""), "%s has only one of cert_file and key_file: give both or neither", key)
 	v.check(t.KeyPassFile == "" || t.KeyFile != "", "%s.key_pass_file is set without key_file: give both", key)
+	v.check(t.CRLFile == "" || t.ClientCAFile != "", "%s.crl_file is set without client_ca_file: give both; certificates of the cluster's CA are revoked with mqcluster cert revoke", key)
 	v.oneOf(key+".min_version", t.MinVersion, "1.2", "1.3")
 	v.check(len(t.Ciphers) == 0 || t.MinVersion != "1.3",
 		"%s.ciphers is set but min_version is 1.3, whose cipher suites are fixed: remove one of them", key)

@@ -29,6 +29,10 @@ const (
 	pathIssue    = "/v1/issue"
 	pathClock    = "/v1/clock"
 	pathShed     = "/v1/shed"
+	pathTrust    = "/v1/trust"
+	pathRotate   = "/v1/rotate"
+	pathRetire   = "/v1/retire"
+	pathEnforced = "/v1/enforced"
 )
 
 // controlTimeout bounds one call.
@@ -48,6 +52,10 @@ func (n *Node) openControl(context.Context) error {
 	serve(control, pathIssue, n.serveIssue)
 	serve(control, pathClock, n.serveClock)
 	serve(control, pathShed, n.serveShed)
+	serve(control, pathTrust, n.serveTrust)
+	serve(control, pathRotate, n.serveRotate)
+	serve(control, pathRetire, n.serveRetire)
+	serve(control, pathEnforced, n.serveEnforced)
 	n.mesh.ServeHTTP(mesh.ProtoControl, control)
 
 	join := http.NewServeMux()

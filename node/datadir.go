@@ -18,10 +18,11 @@ import (
 // dataDir is where everything of a node is.
 type dataDir string
 
-func (d dataDir) tls() string   { return filepath.Join(string(d), "tls") }
-func (d dataDir) ca() string    { return filepath.Join(string(d), "ca") }
-func (d dataDir) state() string { return filepath.Join(string(d), "state") }
-func (d dataDir) raft() string  { return filepath.Join(string(d), "raft") }
+func (d dataDir) tls() string    { return filepath.Join(string(d), "tls") }
+func (d dataDir) ca() string     { return filepath.Join(string(d), "ca") }
+func (d dataDir) caNext() string { return filepath.Join(string(d), "ca-next") } // of a rotation
+func (d dataDir) state() string  { return filepath.Join(string(d), "state") }
+func (d dataDir) raft() string   { return filepath.Join(string(d), "raft") }
 
 // marker is written last by init and join: the directory is complete.
 func (d dataDir) marker() string { return filepath.Join(string(d), "node.json") }

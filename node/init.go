@@ -72,7 +72,7 @@ func Init(ctx context.Context, cfg Config, log *slog.Logger) (InitResult, error)
 	}
 	until := time.Now().Add(initTokenTTL)
 	// Nothing is allowed by default but what a client is told about itself.
-	items := append(firstItems(cfg, m, token, until, cert),
+	items := append(firstItems(cfg, m, token, until, ca, cert),
 		&logpb.Item{Kind: &logpb.Item_AclPut{AclPut: &logpb.AclPut{Subject: "*", Rules: defaultRules()}}})
 	if err := bootstrap(ctx, cfg, m, items, log); err != nil {
 		return InitResult{}, fmt.Errorf("make the log: %w", err)
@@ -89,8 +89,9 @@ func Init(ctx context.Context, cfg Config, log *slog.Logger) (InitResult, error)
 
 // firstItems make a node the first member of a cluster whose log is empty or came
 // of a backup.
-func firstItems(cfg Config, m marker, token mtls.Token, until time.Time, cert *mtls.Identity) []*logpb.Item {
+func firstItems(cfg Config, m marker, token mtls.Token, until time.Time, ca *mtls.CA, cert *mtls.Identity) []*logpb.Item {
 	return []*logpb.Item{
+		newCARecord(ca).item(), // in the place of the one that a backup may have
 		{Kind: &logpb.Item_SettingPut{SettingPut: &logpb.SettingPut{Key: settingClusterID, Value: m.ClusterID}}},
 		{Kind: &logpb.Item_SettingPut{SettingPut: &logpb.SettingPut{Key: settingClusterName, Value: m.ClusterName}}},
 		{Kind: &logpb.Item_MemberPut{MemberPut: &logpb.MemberPut{Node: m.Node, Store: m.Store, Address: cfg.Mesh.Advertise, Voter: true}}},
@@ -115,13 +116,13 @@ func joinCommand(address string, token mtls.Token) string {
 
 // makeIdentity makes the first node's certificate and saves it with the CA.
 func makeIdentity(dir dataDir, ca *mtls.CA, cfg Config) (*mtls.Identity, error) {
-	for _, part := range []string{dir.ca(), dir.tls()} {
+	for _, part := range []string{dir.ca(), dir.caNext(), dir.tls()} {
 		if err := os.RemoveAll(part); err != nil {
 			return nil, fmt.Errorf("remove what an unfinished init left: %w", err)
 		}
-		if err := os.MkdirAll(part, 0o700); err != nil {
-			return nil, fmt.Errorf("make %s: %w", part, err)
-		}
+	}
+	if err := os.MkdirAll(dir.tls(), 0o700); err != nil {
+		return nil, fmt.Errorf("make %s: %w", dir.tls(), err)
 	}
 	key, err := mtls.NodeKey(dir.tls())
 	if err != nil {
@@ -147,7 +148,7 @@ func makeIdentity(dir dataDir, ca *mtls.CA, cfg Config) (*mtls.Identity, error) 
 	if err != nil {
 		return nil, err
 	}
-	return id, ca.Save(dir.ca())
+	return id, newKeyring(&cfg).save(ca)
 }
 
 // bootstrap makes the log with this node as its only voter and applies items as

@@ -185,7 +185,7 @@ func (n *Node) admit(ctx context.Context, req joinRequest) (joinAnswer, error) {
 			return joinAnswer{}, faultf(http.StatusConflict, "%s", err)
 		}
 	}
-	ca, err := n.clusterCA(ctx)
+	ca, err := n.nodesCA()
 	if err != nil {
 		return joinAnswer{}, err
 	}
@@ -218,7 +218,7 @@ func (n *Node) admit(ctx context.Context, req joinRequest) (joinAnswer, error) {
 	}
 	n.log.Info("a node joined", "member", req.Node, "token", token.ID())
 	name, _ := n.store.Setting(settingClusterName)
-	out := joinAnswer{ClusterID: n.identity.ClusterID(), ClusterName: name, Cert: cert, CA: n.identity.Material().CA, Peers: map[string]string{}, Generation: n.generation}
+	out := joinAnswer{ClusterID: n.identity.ClusterID(), ClusterName: name, Cert: cert, CA: n.caRecord().Trusted, Peers: map[string]string{}, Generation: n.generation}
 	for _, m := range n.store.Members() {
 		out.Peers[m.Node] = m.Address
 	}
@@ -255,7 +255,7 @@ func (n *Node) signNode(ctx context.Context, ca *mtls.CA, id string, names []str
 	if err != nil {
 		return nil, faultf(http.StatusBadRequest, "%s", err)
 	}
-	return cert, n.noteCert(ctx, cert, id, "node")
+	return cert, n.noteCert(ctx, cert, id, kindNode)
 }
 
 // noteCert writes an issued certificate into the log, for listings and

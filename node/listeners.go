@@ -17,7 +17,7 @@ const (
 	// are may make the node hold.
 	unauthenticatedBytes = 64 << 20
 	// certCheck is how often certificate files are looked at.
-	certCheck = 10 * time.Second
+	certCheck = 2 * time.Second
 )
 
 func (n *Node) openBroker(ctx context.Context) (err error) {
@@ -47,7 +47,7 @@ func (n *Node) openListeners(ctx context.Context) error {
 	}
 	n.wg.Go(func() { mem.watch(n.ctx) })
 	share := listener.Deps{
-		Serve: n.serveClient, Logger: n.log, Registerer: n.reg,
+		Serve: n.serveClient, Explain: mtls.Describe, Logger: n.log, Registerer: n.reg,
 		Budget:    listener.NewBudget(n.cfg.Limits.UnauthenticatedConnections, unauthenticatedBytes),
 		Admission: listener.NewAdmission(listener.AdmissionConfig{MaxConnections: n.cfg.Limits.MaxConnections, Short: mem.short.Load}),
 	}
@@ -69,14 +69,14 @@ func (n *Node) openListener(ctx context.Context, c *Listener, deps listener.Deps
 	if c.Secure() {
 		t, err := mtls.OpenListener(mtls.ListenerConfig{
 			CertFile: c.TLS.CertFile, KeyFile: c.TLS.KeyFile, KeyPassFile: c.TLS.KeyPassFile,
-			ClientCAFile: c.TLS.ClientCAFile, RequireClientCert: c.TLS.RequireClientCert,
+			ClientCAFile: c.TLS.ClientCAFile, CRLFile: c.TLS.CRLFile, RequireClientCert: c.TLS.RequireClientCert,
 			RequestClientCert: c.Identity == IdentityCN || c.Identity == IdentitySAN,
 			MinVersion:        c.TLS.MinVersion, Ciphers: c.TLS.Ciphers, Revoked: n.store.Revoked,
 		}, n.identity)
 		if err != nil {
 			return err
 		}
-		n.addTLS(t)
+		n.addTLS(tlsListener{t, c.Name, c.Address})
 		n.wg.Go(func() {
 			t.Watch(n.ctx, certCheck, func(err error) {
 				if err != nil {
@@ -109,7 +109,7 @@ func (n *Node) openListener(ctx context.Context, c *Listener, deps listener.Deps
 }
 
 // addTLS gives a listener the ticket keys that the cluster shares.
-func (n *Node) addTLS(t *mtls.Listener) {
+func (n *Node) addTLS(t tlsListener) {
 	n.secrets.mu.Lock()
 	keys := n.secrets.keys.Tickets
 	n.secrets.mu.Unlock()
@@ -129,6 +129,11 @@ func (n *Node) serveClient(ctx context.Context, c net.Conn, info listener.Info) 
 		ci.Certificates = info.TLS.PeerCertificates
 	}
 	forget := n.proofs.open(c, ci)
+	if len(ci.Certificates) > 0 && n.store.Revoked(mtls.Serial(ci.Certificates[0])) {
+		// Since the handshake, and before anybody could know of this connection.
+		forget()
+		return nil
+	}
 	serve := n.broker.Serve(ctx, c, ci)
 	if serve == nil {
 		forget()

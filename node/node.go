@@ -53,6 +53,7 @@ type Node struct {
 	storeID string
 
 	identity  *mtls.Identity
+	keyring   *keyring
 	store     *fsm.Store
 	mesh      *mesh.Mesh
 	consensus *consensus.Consensus
@@ -64,12 +65,13 @@ type Node struct {
 	secrets   *secrets
 	renewals  renewals
 	recheck   chan struct{} // users changed
+	expelMu   sync.Mutex
 	proofs    proofs
 	ghosts    map[string]session.Pos // of releaseGhosts alone
 	shared    chan auth.Entry        // verified here, to be told to the peers
 	listeners []*listener.Listener
 	tlsMu     sync.Mutex
-	tls       []*mtls.Listener
+	tls       []tlsListener
 	admin     *admin.Server
 	book      addressBook
 	events    gate
@@ -82,6 +84,8 @@ type Node struct {
 	known     atomic.Bool   // the state has had this node as a member
 	delivered atomic.Uint64 // log index up to which events were observed
 	votersMu  sync.Mutex    // who votes is changed by one at a time
+	rotateMu  sync.Mutex    // and so are the CAs
+	caChanged atomic.Bool   // clients' certificates are to be looked at again
 	left      chan struct{} // closed when the node has left the cluster
 	asked     chan struct{} // closed when an operator has it stop
 	leave     sync.Once
@@ -211,12 +215,25 @@ func (n *Node) openIdentity(context.Context) error {
 	if err != nil {
 		return err
 	}
+	n.keyring = newKeyring(&n.cfg)
+	if err := n.keyring.reseal(); err != nil {
+		return err
+	}
+	if !n.keyring.sealed() {
+		n.log.Info("the CA's key is not encrypted on this node's disk, only its file's mode protects it: set ca.pass_file to seal it")
+	}
 	id, err := mtls.OpenIdentity(n.dir.tls(), m.ClusterID)
 	if errors.Is(err, mtls.ErrExpired) {
 		// A node that was off for longer than its certificate lives, and holds the
 		// CA key, may renew its own.
-		if ca, caErr := mtls.LoadCA(n.dir.ca()); caErr == nil {
-			id, err = mtls.RenewExpired(n.dir.tls(), ca, 0, time.Now())
+		for _, pin := range n.keyring.pins() {
+			ca, caErr := n.keyring.get(pin)
+			if caErr != nil {
+				continue
+			}
+			if id, err = mtls.RenewExpired(n.dir.tls(), ca, 0, time.Now()); err == nil {
+				break
+			}
 		}
 	}
 	if err != nil {

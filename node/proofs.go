@@ -27,6 +27,7 @@ type connKey struct {
 type proof struct {
 	conn   net.Conn
 	cert   *x509.Certificate // nil without one
+	serial string            // of cert
 	client string            // empty before CONNECT
 	user   string
 	// version is the user's when the password was verified; 0 where none was.
@@ -37,7 +38,7 @@ type proof struct {
 func (s *proofs) open(c net.Conn, ci broker.ConnInfo) (forget func()) {
 	key, p := connKey{ci.Listener, ci.Remote}, &proof{conn: c}
 	if len(ci.Certificates) > 0 {
-		p.cert = ci.Certificates[0]
+		p.cert, p.serial = ci.Certificates[0], mtls.Serial(ci.Certificates[0])
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -63,14 +64,15 @@ func (s *proofs) shown(c broker.Credentials, user string, version uint64) {
 	}
 }
 
-// broken returns the connections whose proof holds no longer.
-func (s *proofs) broken(policy *auth.Policy, revoked func(serial string) bool) (out []proof) {
+// broken returns the connections whose proof holds no longer. trusts is nil unless
+// the CAs have changed.
+func (s *proofs) broken(policy *auth.Policy, revoked func(serial string) bool, trusts func(*x509.Certificate) bool) (out []proof) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, p := range s.all {
 		u, known := policy.User(p.user)
 		gone := p.user != "" && (!known || u.Disabled || p.version != 0 && p.version != u.Version)
-		if gone || p.cert != nil && revoked(mtls.Serial(p.cert)) {
+		if gone || p.cert != nil && (revoked(p.serial) || trusts != nil && !trusts(p.cert)) {
 			out = append(out, *p)
 		}
 	}

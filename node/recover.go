@@ -75,8 +75,11 @@ func inspectSurvivor(ctx context.Context, dir dataDir) (*Survivor, marker, error
 		ClusterID: m.ClusterID, ClusterName: m.ClusterName, Node: m.Node, Inspection: log,
 		AppliedIndex: state.Applied, LastEntry: time.UnixMilli(max(log.Stamp, state.Stamp)), Recovering: m.Recovering,
 	}
-	_, err = os.Stat(dir.ca())
-	s.CA = err == nil
+	for _, slot := range []string{dir.ca(), dir.caNext()} {
+		if _, err := os.Stat(slot); err == nil {
+			s.CA = true
+		}
+	}
 	for _, server := range log.Servers {
 		if server.Node == m.Node && server.Store == m.Store {
 			s.Voter = server.Voter

@@ -146,7 +146,7 @@ func foundRestored(ctx context.Context, cfg Config, m marker, whole *backup.Whol
 	var until time.Time
 	err = openAlone(ctx, cfg, m, log, func(ctx context.Context, c *consensus.Consensus, store *fsm.Store) error {
 		until = tokenEnd(store, whole)
-		return proposeEach(ctx, c, firstItems(cfg, m, token, until, cert))
+		return proposeEach(ctx, c, firstItems(cfg, m, token, until, ca, cert))
 	})
 	if err != nil {
 		return RestoreResult{}, fmt.Errorf("make the log: %w", err)

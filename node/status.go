@@ -2,6 +2,8 @@ package node
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net/http"
 	"sync"
 	"time"
@@ -55,6 +57,7 @@ type nodeStatus struct {
 	Lease   int64  `json:"lease_ms"`
 	Disk    string `json:"disk"`
 	Ready   bool   `json:"ready"`
+	Now     int64  `json:"now_us"` // wall clock
 }
 
 func (n *Node) serveNode(context.Context, string, none) (nodeStatus, error) { return n.self(), nil }
@@ -64,7 +67,7 @@ func (n *Node) self() nodeStatus {
 	return nodeStatus{
 		Applied: st.AppliedIndex, Clients: int(n.broker.Stats().Connected),
 		Version: n.deps.Version, Lease: max(0, st.LeaseLeft.Milliseconds()),
-		Disk: st.Room.String(), Ready: health{n}.Ready().Ready(),
+		Disk: st.Room.String(), Ready: health{n}.Ready().Ready(), Now: time.Now().UnixMicro(),
 	}
 }
 
@@ -168,6 +171,9 @@ func (b backend) EndSession(ctx context.Context, client string) (admin.Change, e
 // not come back, from the cluster.
 func (b backend) Leave(ctx context.Context, r admin.LeaveRequest) (_ admin.Change, err error) {
 	n := b.n
+	if r.Compromised && (r.Node == "" || r.Node == n.cfg.Node.ID) {
+		return admin.Change{}, invalid(errors.New("a node cannot be removed for cause by itself: run this on another one"))
+	}
 	if r.Node == "" {
 		r.Node = n.cfg.Node.ID
 	}
@@ -188,11 +194,62 @@ func (b backend) Leave(ctx context.Context, r admin.LeaveRequest) (_ admin.Chang
 		}
 	}
 	index, err := askLeader(ctx, n, pathLeave, r, n.expel)
+	if f, ok := errors.AsType[*fault](err); ok && f.status == http.StatusMisdirectedRequest {
+		index, err = n.expelByOther(ctx, r)
+	}
 	if err == nil && r.Node == n.cfg.Node.ID {
 		// The log does not reach a node that is gone from it.
 		n.goneFor("this node has left the cluster")
 	}
+	if err == nil && r.Compromised {
+		// No voter is to give a key to one that is out.
+		if c, err := b.everywhere(ctx, index); err != nil || len(c.NotApplied) > 0 {
+			return c, err
+		}
+		return b.rotateFor(ctx, r.Node, index)
+	}
 	return admin.Change{Index: index, NotApplied: []string{}}, adminError(err)
+}
+
+// expelByOther asks again when the node to be removed has handed its lead over.
+func (n *Node) expelByOther(ctx context.Context, r admin.LeaveRequest) (uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, handOverTime)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if leader, ok := n.consensus.Leader(); ok && leader != r.Node {
+			return askLeader(ctx, n, pathLeave, r, n.expel)
+		}
+		select {
+		case <-ctx.Done():
+			return 0, faultf(http.StatusServiceUnavailable, "node %s leads and does not let go of it: stop its machine, and run this again", r.Node)
+		case <-tick.C:
+		}
+	}
+}
+
+// rotateFor begins a rotation because a node that was removed had the CA's key.
+func (b backend) rotateFor(ctx context.Context, node string, index uint64) (admin.Change, error) {
+	out, err := b.RotateCA(ctx, admin.CARequest{Force: true})
+	if err != nil {
+		return admin.Change{Index: index, NotApplied: []string{}}, fmt.Errorf("node %s is removed, and the CA whose key it had is not rotated: run mqcluster ca rotate (%w)", node, err)
+	}
+	if out.Index == 0 {
+		out.Index = index
+	}
+	return out.Change, nil
+}
+
+// replaceSecrets makes the keys anew that all nodes share in memory: TLS tickets of
+// before resume nothing any more, and passwords are verified anew.
+func (n *Node) replaceSecrets() error {
+	blob := n.secrets.replace(time.Now())
+	if err := n.consensus.SetSecrets(blob); err != nil {
+		return fmt.Errorf("hand down new keys of TLS tickets: %w", err)
+	}
+	n.secrets.receive(blob)
+	return nil
 }
 
 // goneFor ends the node, once.
@@ -230,9 +287,14 @@ func (n *Node) expel(ctx context.Context, r admin.LeaveRequest) (uint64, error) 
 	switch {
 	case m == nil:
 		return 0, errNoMember(r.Node)
+	case m.Node == n.cfg.Node.ID && r.Compromised:
+		if err := n.handOver(ctx); err != nil {
+			return 0, err
+		}
+		return 0, faultf(http.StatusMisdirectedRequest, "node %s has handed the lead over: ask the new leader", m.Node)
 	case m.Node == n.cfg.Node.ID:
 		return 0, faultf(http.StatusConflict, "node %s is the only one that could lead: add nodes first, or stop the cluster", m.Node)
-	case m.Incarnation != 0 && !r.Force:
+	case m.Incarnation != 0 && !r.Force && !r.Compromised:
 		return 0, faultf(http.StatusConflict, "node %s is up: run mqcluster leave there, or use --force", m.Node)
 	}
 	n.votersMu.Lock()
@@ -245,6 +307,9 @@ func (n *Node) expel(ctx context.Context, r admin.LeaveRequest) (uint64, error) 
 	}
 	res, err := n.proposeResult(ctx, &logpb.Item{Kind: &logpb.Item_MemberRemove{MemberRemove: &logpb.MemberRemove{Node: m.Node, Store: m.Store}}})
 	n.log.Info("a node left", "member", m.Node)
+	if err == nil && r.Compromised {
+		err = n.replaceSecrets()
+	}
 	return res.Pos.Index(), err
 }
 

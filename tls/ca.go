@@ -81,32 +81,23 @@ func NewCA(clusterID string, now time.Time) (*CA, error) {
 }
 
 // LoadCA reads the authority that Save wrote. It refuses a key that others than
-// the file's owner may read.
+// the file's owner may read. LoadSealedCA reads one that is encrypted.
 func LoadCA(dir string) (*CA, error) {
-	certFile, keyFile := filepath.Join(dir, fileCA), filepath.Join(dir, fileCAKey)
-	certPEM, err := readFile(certFile)
-	if err != nil {
-		return nil, err
-	}
-	keyPEM, err := readPrivate(keyFile, exposedOwn)
-	if err != nil {
-		return nil, err
-	}
-	return parseCA(certFile, certPEM, keyFile, keyPEM)
+	return LoadSealedCA(dir, nil)
 }
 
 // ParseCA is LoadCA for an authority that came another way, as PEM. certPEM may
 // hold further certificates: the one of the key counts.
 func ParseCA(certPEM, keyPEM []byte) (*CA, error) {
-	return parseCA("CA certificate", certPEM, "CA key", keyPEM)
+	return parseCA("CA certificate", certPEM, "CA key", keyPEM, nil)
 }
 
-func parseCA(certFile string, certPEM []byte, keyFile string, keyPEM []byte) (*CA, error) {
+func parseCA(certFile string, certPEM []byte, keyFile string, keyPEM, pass []byte) (*CA, error) {
 	certs, err := parseCerts(certFile, certPEM)
 	if err != nil {
 		return nil, err
 	}
-	key, err := parseKey(keyFile, keyPEM, nil)
+	key, err := parseKey(keyFile, keyPEM, pass)
 	if err != nil {
 		return nil, err
 	}
@@ -130,33 +121,47 @@ func parseCA(certFile string, certPEM []byte, keyFile string, keyPEM []byte) (*C
 // that is there and has the certificate, such as a node's bundle, stays as it
 // is; one that has not is another CA's, and nothing is written.
 func (ca *CA) Save(dir string) error {
-	certFile := filepath.Join(dir, fileCA)
-	have, err := readFile(certFile)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-	case err != nil:
+	if err := ca.checkHome(dir); err != nil {
 		return err
-	default:
-		certs, err := parseCerts(certFile, have)
-		if err != nil {
-			return err
-		}
-		if !slices.ContainsFunc(certs, ca.cert.Equal) {
-			return fmt.Errorf("%s holds the certificate of another CA: choose an empty directory", certFile)
-		}
 	}
 	_, key, err := ca.PEM()
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("cannot save the CA: %w", err)
+	return ca.save(dir, key)
+}
+
+// checkHome refuses a directory with the certificate of another CA.
+func (ca *CA) checkHome(dir string) error {
+	certFile := filepath.Join(dir, fileCA)
+	have, err := readFile(certFile)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	}
+	certs, err := parseCerts(certFile, have)
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(certs, ca.cert.Equal) {
+		return fmt.Errorf("%s holds the certificate of another CA: choose an empty directory", certFile)
+	}
+	return nil
+}
+
+// save writes the key as it is given, and the certificate where there is none.
+func (ca *CA) save(dir string, key []byte) error {
+	if err := mkdir(dir); err != nil {
+		return err
 	}
 	if err := WritePrivate(filepath.Join(dir, fileCAKey), key); err != nil {
 		return err
 	}
-	if have != nil {
-		return nil
+	certFile := filepath.Join(dir, fileCA)
+	if _, err := os.Stat(certFile); err == nil {
+		return nil // checkHome has read it
 	}
 	return writePublic(certFile, marshalCerts(ca.cert))
 }
@@ -167,6 +172,10 @@ func (ca *CA) PEM() (certPEM, keyPEM []byte, err error) {
 	keyPEM, err = MarshalKey(ca.key)
 	return marshalCerts(ca.cert), keyPEM, err
 }
+
+// Pin returns what join tokens, and the record of a rotation, know the authority
+// by: see PinOf.
+func (ca *CA) Pin() string { return PinOf(ca.cert) }
 
 // Certificate returns the authority's certificate; CertPEM the same as PEM.
 func (ca *CA) Certificate() *x509.Certificate { return ca.cert }

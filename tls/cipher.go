@@ -18,6 +18,19 @@ func parseVersion(s string) (uint16, error) {
 	return 0, fmt.Errorf("TLS version %s cannot be the minimum: use 1.2 or 1.3", s)
 }
 
+// strongCiphers are the suites of TLS 1.2 with forward secrecy and authenticated
+// encryption. Go would also take CBC with SHA-1; who has devices that know nothing
+// better names it.
+func strongCiphers() (ids []uint16) {
+	for _, s := range tls.CipherSuites() {
+		aead := strings.Contains(s.Name, "_GCM_") || strings.Contains(s.Name, "CHACHA20")
+		if aead && strings.Contains(s.Name, "ECDHE") && slices.Contains(s.SupportedVersions, tls.VersionTLS12) {
+			ids = append(ids, s.ID)
+		}
+	}
+	return ids
+}
+
 // parseCiphers reads IANA names of TLS 1.2 cipher suites. The suites of TLS 1.3
 // cannot be chosen and insecure ones are not to be had.
 func parseCiphers(names []string) ([]uint16, error) {

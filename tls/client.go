@@ -53,11 +53,7 @@ func (ca *CA) IssueClient(p ClientProfile, now time.Time) (certPEM, keyPEM []byt
 	if err := checkUserName(p.Name); err != nil {
 		return nil, nil, err
 	}
-	return ca.issue(leaf{
-		entity:   entity{ca.clusterID, kindClient, p.Name},
-		usages:   []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-		lifetime: p.Lifetime,
-	}, p.Key, now)
+	return ca.issue(ca.clientLeaf(p), p.Key, now)
 }
 
 // IssueServer makes a key and a certificate for a listener. The key is
@@ -81,6 +77,35 @@ func (ca *CA) IssueServer(p ServerProfile, now time.Time) (certPEM, keyPEM []byt
 		ips:      ips,
 		lifetime: p.Lifetime,
 	}, p.Key, now)
+}
+
+// SignClient signs a certificate for a client whose key was made elsewhere, after
+// RequestKey's checks. Everything but the key is the profile's; its Key is not
+// looked at.
+func (ca *CA) SignClient(csrDER []byte, p ClientProfile, now time.Time) (certPEM []byte, err error) {
+	if err := checkUserName(p.Name); err != nil {
+		return nil, err
+	}
+	pub, err := RequestKey(csrDER)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := ca.sign(ca.clientLeaf(p), pub, now)
+	if err != nil {
+		return nil, err
+	}
+	return marshalCerts(cert), nil
+}
+
+func (ca *CA) clientLeaf(p ClientProfile) leaf {
+	if p.Lifetime == 0 {
+		p.Lifetime = DefaultLifetime
+	}
+	return leaf{
+		entity:   entity{ca.clusterID, kindClient, p.Name},
+		usages:   []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		lifetime: p.Lifetime,
+	}
 }
 
 func (ca *CA) issue(l leaf, alg KeyAlgorithm, now time.Time) (certPEM, keyPEM []byte, err error) {

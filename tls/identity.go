@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -285,6 +286,24 @@ func (i *Identity) ClusterID() string { return i.clusterID }
 
 // Leaf returns the node's current certificate.
 func (i *Identity) Leaf() *x509.Certificate { return i.current.Load().leaf }
+
+// CAs returns the CAs that are trusted now.
+func (i *Identity) CAs() []*x509.Certificate { return i.current.Load().cas }
+
+// Trusts tells whether a client's certificate is not one of a CA of this cluster
+// that is trusted no longer. Whoever verified it when it came asks again when the
+// CAs change; certificates of other CAs are no matter of the identity. It says
+// nothing of the certificate's time.
+func (i *Identity) Trusts(cert *x509.Certificate) bool {
+	e, err := entityOf(cert)
+	if err != nil {
+		return false
+	}
+	if e.kind == "" || e.cluster != i.clusterID {
+		return true
+	}
+	return slices.ContainsFunc(i.CAs(), func(ca *x509.Certificate) bool { return cert.CheckSignatureFrom(ca) == nil })
+}
 
 // NotAfter returns when the current certificate's time is over.
 func (i *Identity) NotAfter() time.Time { return i.Leaf().NotAfter }

@@ -25,7 +25,7 @@ type ListenerConfig struct {
 	// comes; RequireClientCert refuses clients that send none.
 	RequestClientCert, RequireClientCert bool
 	MinVersion                           string   // "1.2" (default) or "1.3"
-	Ciphers                              []string // IANA names, TLS 1.2 only; empty: Go's choice
+	Ciphers                              []string // IANA names, TLS 1.2 only; empty: strongCiphers
 	// Names are the host names and addresses that clients use. Each must be in
 	// the certificate.
 	Names []string
@@ -51,6 +51,9 @@ type listenerState struct {
 	own    *credentials // the identity's that config was made of; nil without one
 	roots  *x509.CertPool
 	config *tls.Config
+	// before are the clients that came under this generation; nil with a CRL, which
+	// looks at the chains themselves.
+	before *verified
 }
 
 // OpenListener reads and checks the files of cfg. Without a CertFile or a
@@ -212,12 +215,18 @@ func (l *Listener) remake(files *listenerFiles) *listenerState {
 	// Both were validated by OpenListener.
 	version, _ := parseVersion(l.cfg.MinVersion)
 	suites, _ := parseCiphers(l.cfg.Ciphers)
+	if len(suites) == 0 {
+		suites = strongCiphers()
+	}
 	pair := files.pair
 	if pair == nil {
 		pair = &s.own.pair
 	}
 	if s.roots == nil && s.own != nil {
 		s.roots = s.own.roots
+	}
+	if files.crls == nil {
+		s.before = new(verified)
 	}
 	s.config = &tls.Config{
 		MinVersion:       version,
@@ -241,6 +250,28 @@ func (l *Listener) remake(files *listenerFiles) *listenerState {
 	return s
 }
 
+// chains returns how the client's certificates lead up to the roots; none where that
+// was seen before, and nobody has to look at them.
+func (s *listenerState) chains(state tls.ConnectionState) (chains [][]*x509.Certificate, err error) {
+	chains = state.VerifiedChains
+	if s.before == nil && !state.DidResume {
+		return chains, nil
+	}
+	key := presented(state.PeerCertificates)
+	if state.DidResume {
+		if s.before != nil && s.before.find(key, time.Now()) {
+			return nil, nil
+		}
+		if chains, err = verifyChain(state.PeerCertificates, s.roots, x509.ExtKeyUsageClientAuth); err != nil {
+			return nil, err
+		}
+	}
+	if s.before != nil {
+		s.before.note(key, chains)
+	}
+	return chains, nil
+}
+
 // verify judges a client's certificate on every handshake. A resumed session
 // brings the certificate of its first handshake, which may have been another
 // listener's, node's or day's: it is verified as if it had come now.
@@ -251,12 +282,9 @@ func (l *Listener) verify(s *listenerState, state tls.ConnectionState) error {
 		}
 		return nil
 	}
-	chains := state.VerifiedChains
-	if state.DidResume {
-		var err error
-		if chains, err = verifyChain(state.PeerCertificates, s.roots, x509.ExtKeyUsageClientAuth); err != nil {
-			return err
-		}
+	chains, err := s.chains(state)
+	if err != nil {
+		return err
 	}
 	leaf := state.PeerCertificates[0]
 	e, err := clientEntity(leaf)

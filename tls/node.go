@@ -84,18 +84,18 @@ func NewNodeRequest(key crypto.Signer) ([]byte, error) {
 // its key) and returns its public key, for KeyHash.
 func RequestKey(csrDER []byte) (crypto.PublicKey, error) {
 	if len(csrDER) > maxRequest {
-		return nil, fmt.Errorf("the certificate request has %d bytes, more than %d: send one that mqcluster join made", len(csrDER), maxRequest)
+		return nil, fmt.Errorf("the certificate request has %d bytes, more than %d: make a new one with its key", len(csrDER), maxRequest)
 	}
 	csr, err := x509.ParseCertificateRequest(csrDER)
 	if err != nil {
-		return nil, fmt.Errorf("the certificate request cannot be read (%w): send one that mqcluster join made", err)
+		return nil, fmt.Errorf("the certificate request cannot be read (%w): make a new one with its key", err)
 	}
 	// Before the signature: checking one of an enormous key is work.
 	if err := checkKey(csr.PublicKey); err != nil {
 		return nil, err
 	}
 	if err := csr.CheckSignature(); err != nil {
-		return nil, fmt.Errorf("the certificate request is not signed by its own key (%w): send one that mqcluster join made", err)
+		return nil, fmt.Errorf("the certificate request is not signed by its own key (%w): make a new one with its key", err)
 	}
 	return csr.PublicKey, nil
 }

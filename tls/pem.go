@@ -239,6 +239,9 @@ func MarshalKey(key crypto.Signer) ([]byte, error) {
 	return pem.EncodeToMemory(&pem.Block{Type: pemPrivateKey, Bytes: der}), nil
 }
 
+// MarshalCertificates returns certificates as PEM.
+func MarshalCertificates(certs ...*x509.Certificate) []byte { return marshalCerts(certs...) }
+
 func marshalCerts(certs ...*x509.Certificate) []byte {
 	var b bytes.Buffer
 	for _, c := range certs {

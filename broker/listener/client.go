@@ -5,9 +5,11 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"runtime/debug"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -147,9 +149,25 @@ func (c *client) fail(err error) {
 		reason = s.reason
 	}
 	if !c.refused.Load() {
-		c.l.log.Debug("handshake failed", "remote", c.raw.remote, "err", err)
+		c.tell(err)
 	}
 	c.count(reason)
+}
+
+// tell logs why a handshake failed: each cause of an address once a minute. One that
+// only connected, as the check of a balancer does, is no news.
+func (c *client) tell(err error) {
+	why := err.Error()
+	if c.l.deps.Explain != nil {
+		why = c.l.deps.Explain(err)
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, net.ErrClosed) {
+		c.l.log.Debug("handshake failed", "remote", c.raw.remote, "err", why)
+		return
+	}
+	if again, say := c.l.told.note(c.raw.remote.Addr(), why, time.Now()); say {
+		c.l.log.Info("a client was refused in the handshake", "remote", c.raw.remote, "err", why, "unsaid", again)
+	}
 }
 
 // open reads the PROXY header and shakes hands. All of it together has

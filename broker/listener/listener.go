@@ -61,7 +61,10 @@ type Deps struct {
 	// Admission, too; nil means one of this listener's own without limits but that
 	// on handshakes.
 	Admission *Admission
-	Logger    *slog.Logger
+	// Explain says in one sentence why a handshake failed, for the log; nil means
+	// the error's own words.
+	Explain func(error) string
+	Logger  *slog.Logger
 	// Registerer may be shared by all listeners of a node; nil means no metrics.
 	Registerer prometheus.Registerer
 }
@@ -77,6 +80,7 @@ type Listener struct {
 	limiter *rate.Limiter // nil without a limit
 	metrics *metrics
 	webTLS  atomic.Pointer[webConfig]
+	told    refusals
 
 	// accepting ends with Close, serving when Drain loses patience.
 	accepting, serving     context.Context

@@ -129,7 +129,7 @@ func openFake(ctx context.Context, config node.Config, logger *slog.Logger) (*fa
 		return nil, err
 	}
 	f.admin, err = admin.Open(ctx, admin.Config{Socket: config.Admin.Socket}, admin.Deps{
-		Backend: admin.Backend{Cluster: f, Tokens: f, Users: f, Acls: f, Certs: f, Settings: f, Balance: f}, Logger: logger,
+		Backend: admin.Backend{Cluster: f, Tokens: f, Users: f, Acls: f, Certs: f, Settings: f, Balance: f, Authority: f}, Logger: logger,
 	})
 	if err != nil {
 		return nil, errors.Join(err, f.broker.Close())
@@ -375,6 +375,25 @@ func (f *fakeNode) RevokeCert(_ context.Context, serial string) (admin.Change, e
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.change(serial)
+}
+
+// CAStatus is of a cluster in the middle of a rotation.
+func (f *fakeNode) CAStatus(context.Context) (admin.CAStatus, error) {
+	return admin.CAStatus{
+		Stage:      admin.CAOverlap,
+		CAs:        []admin.CAInfo{{Subject: "old", Pin: "p1", SignsNodes: true}, {Subject: "new", Pin: "p2", SignsClients: true}},
+		Nodes:      []admin.CANode{{Node: "a", Trusted: []string{"p1", "p2"}, Signer: "p1", Holds: []string{"p1"}, Sealed: true}, {Node: "b", Trusted: []string{"p1"}, Error: "does not answer"}},
+		OldClients: []admin.Cert{{Serial: "0f", Subject: "dev1"}},
+	}, nil
+}
+
+// RotateCA is not done on node b.
+func (f *fakeNode) RotateCA(context.Context, admin.CARequest) (admin.CAResult, error) {
+	return admin.CAResult{Change: admin.Change{NotApplied: []string{"b"}}, Stage: admin.CAOverlap}, nil
+}
+
+func (f *fakeNode) RetireCA(context.Context, admin.CARequest) (admin.CAResult, error) {
+	return admin.CAResult{Stage: admin.CASettled}, nil
 }
 
 func (f *fakeNode) CA(context.Context) ([]byte, error) { return f.ca, nil }

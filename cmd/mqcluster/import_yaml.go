@@ -49,6 +49,9 @@ func (p *importPlan) fragment() string {
 		if l.CAFile != "" {
 			line("      client_ca_file: %s", strconv.Quote(l.CAFile))
 		}
+		if l.CAFile != "" && l.CRLFile != "" {
+			line("      crl_file: %s", strconv.Quote(l.CRLFile))
+		}
 		if l.RequireCert {
 			line("      require_client_cert: true")
 		}

@@ -18,16 +18,27 @@ are told 0x9D Server moved with the configured drain.reference. With NODE that m
 removed; one that is up must leave by itself, unless --force says that it never comes
 back.
 
-A member that was removed needs a new token to join again.`,
+A member that was removed needs a new token to join again.
+
+--compromised removes a member because somebody else may have had its disk or its
+memory. It takes it out even if it is up, revokes its certificates, makes the keys
+anew that the nodes share in memory, and begins a rotation of the CA, whose key a
+voter holds. Until mqcluster ca retire ends that, whoever has the old key can make
+certificates that are trusted.`,
 		Example: `  mqcluster leave
   mqcluster leave c
-  mqcluster leave c --force`,
+  mqcluster leave c --force
+  mqcluster leave c --compromised`,
 		Args: argCount(0, 1),
 	}
 	r := a.remoteFlags(cmd)
 	force := cmd.Flags().Bool("force", false, "remove the member although it is up")
+	compromised := cmd.Flags().Bool("compromised", false, "somebody else may have what the member knows: also rotate the CA")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		request, who := admin.LeaveRequest{Force: *force}, "this node"
+		request, who := admin.LeaveRequest{Force: *force, Compromised: *compromised}, "this node"
+		if *compromised && len(args) == 0 {
+			return usagef("--compromised needs the name of the member: mqcluster leave NODE --compromised, on another node")
+		}
 		if len(args) == 0 && !cmd.Flags().Changed("timeout") {
 			r.timeout = longest // the node knows how long drain.delay and the rest take
 		}
@@ -44,7 +55,11 @@ A member that was removed needs a new token to join again.`,
 			if err != nil {
 				return err
 			}
-			return r.changed(change, who+" has left the cluster")
+			done := who + " has left the cluster"
+			if *compromised {
+				done += "\nThe CA is being rotated: give clients what mqcluster cert ca prints, renew their certificates\n(mqcluster ca status lists them), then run mqcluster ca retire. Change passwords that were in use."
+			}
+			return r.changed(change, done)
 		})
 	}
 	return cmd

@@ -54,7 +54,7 @@ var layers = []layer{
 	{dir: "node", uses: append([]string{"broker", "consensus", "mesh", "gossip", "admin", "tls", "backup", "mosquitto"}, core...)},
 	{dir: "bench"},
 	{dir: "demo", uses: []string{"admin"}},
-	{dir: "cmd", uses: []string{"node", "admin", "backup", "bench", "demo", "mosquitto", "fsm"}},
+	{dir: "cmd", uses: []string{"node", "admin", "tls", "backup", "bench", "demo", "mosquitto", "fsm"}},
 	// The simulation plugs the parts together without what needs a machine.
 	{dir: "test/sim", uses: append([]string{"broker", "consensus", "mesh", "test"}, core...)},
 	// The park is an operator and 15,000 clients: it knows the program's verbs and
@@ -76,6 +76,7 @@ var homes = map[string][]string{
 	"github.com/mochi-mqtt/server/v2/packets": {"broker"},
 	"github.com/coder/websocket":              {"broker/listener"},
 	"github.com/pires/go-proxyproto":          {"broker/listener", "admin", "demo"},
+	"software.sslmate.com/src/go-pkcs12":      {"tls"},
 	"github.com/spf13/cobra":                  {"cmd", "bench", "demo"},
 	"go.yaml.in/yaml":                         {"node", "cmd"},
 	"github.com/eclipse/paho.golang":          {"cmd", "demo"},
