@@ -34,7 +34,7 @@ import (
 
 // Level is the feature level of this binary: the newest command or setting that
 // it knows.
-const Level = LevelImport
+const Level = LevelIdentity
 
 // Levels: 1 is the first version.
 const (
@@ -43,6 +43,9 @@ const (
 	// LevelImport: SessionPut, UserPut.replaces, the actions receive and request of
 	// rules, and the subject anonymous.
 	LevelImport = 4
+	// LevelIdentity: BanPut, BanRemove, AuditPut, AclReplace, SecretPut, Item.by,
+	// UserPut.scram and quota, certificate fields in rules, and AclVersion records.
+	LevelIdentity = 7
 )
 
 // Config of a Store.

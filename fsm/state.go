@@ -30,8 +30,16 @@ type state struct {
 	tokens   map[string]*logpb.Token
 	certs    map[string]*logpb.Cert
 	settings map[string]string
+	bans     map[string]*logpb.Ban // by key without its first byte
+	banDue   int64                 // log time at which the first of them ends, 0: none does
+	versions []*logpb.AclVersion   // the oldest first
+	audit    []session.Pos         // of the records that are kept, the oldest first
+	secrets  map[string][]byte
 	limits   Limits // what settings say
 	level    uint32 // the least feature level of all members
+	// reached is the highest that level has been, from LevelIdentity on: a member that
+	// joins later, and has not told its own yet, does not take it back.
+	reached uint32
 
 	timers timers
 	// expiry is at or before the earliest log time at which a retained message
@@ -49,6 +57,9 @@ type table struct {
 	sessions *sync.Map               // client -> *sess
 	members  []*logpb.Member
 	certs    *sync.Map // serial -> *logpb.Cert
+	bans     *auth.Bans
+	reached  uint32
+	secrets  map[string][]byte // never changed in place
 	limits   Limits
 	stored   *stored
 }
@@ -67,6 +78,8 @@ func newState(node string) *state {
 		tokens:   map[string]*logpb.Token{},
 		certs:    map[string]*logpb.Cert{},
 		settings: map[string]string{},
+		bans:     map[string]*logpb.Ban{},
+		secrets:  map[string][]byte{},
 		limits:   DefaultLimits(),
 		stored:   count,
 		table: &table{
@@ -74,6 +87,7 @@ func newState(node string) *state {
 			shared:   routing.NewTrie[[]*group](),
 			sessions: new(sync.Map),
 			certs:    new(sync.Map),
+			bans:     new(auth.Bans),
 			limits:   DefaultLimits(),
 			stored:   count,
 		},
