@@ -72,6 +72,7 @@ type topicMatch struct {
 	valid   bool // the topic is
 	// may and rights remember MayPublish for a publisher.
 	may    bool
+	deep   bool // it has more levels than the publisher may use
 	rights *rightsAt
 }
 

@@ -17,6 +17,8 @@ func (c *client) publish(frame []byte) error {
 	if p.QoS > *c.b.cfg.MaxQoS {
 		return &codec.Error{Reason: reasonQoSNotSupported, Text: "the QoS is not supported"} // [MQTT-3.2.2-11]
 	}
+	r := c.may()
+	c.slow(&r.bounds, len(frame))
 	if p.QoS > 0 {
 		c.flush()
 		if err := c.admitPublish(&p); err != nil {
@@ -27,11 +29,12 @@ func (c *client) publish(frame []byte) error {
 	if err != nil {
 		return err
 	}
-	if r := c.may(); t.rights != r {
-		t.rights, t.may = r, !reserved(t.topic) && r.MayPublish(t.topic)
+	if t.rights != r {
+		t.rights, t.deep = r, c.tooDeep(t.topic)
+		t.may = !reserved(t.topic) && !t.deep && r.MayPublish(t.topic)
 	}
 	if !t.may {
-		return c.denied(&p)
+		return c.denied(&p, t)
 	}
 	scarce := c.b.deps.Scarce()
 	if (p.QoS > 0 || p.Retain) && scarce {
@@ -111,9 +114,10 @@ func (c *client) admitPublish(p *codec.PublishPacket) error {
 	if p.QoS == 2 {
 		_, again = o.double[p.PacketID]
 	}
-	limit := c.b.cfg.ReceiveMaximum
+	limit := c.incoming
 	if !again {
 		if c.version == 5 && o.quota >= limit {
+			c.refused(refusedInflight)
 			return &codec.Error{Reason: reasonReceiveMaximum, Text: "more messages are unacknowledged than the Receive Maximum allows"}
 		}
 		o.quota++
@@ -143,8 +147,13 @@ func (c *client) waitFor(ok func() bool) {
 }
 
 // denied handles a message that the client may not publish.
-func (c *client) denied(p *codec.PublishPacket) error {
+func (c *client) denied(p *codec.PublishPacket, t *topicMatch) error {
 	c.b.m.dropped(dropPublishDenied, 1)
+	if t.deep {
+		c.refused(refusedLevels, "topic", shown(t.topic))
+	} else {
+		c.refused(refusedPublish, "topic", shown(t.topic))
+	}
 	if c.version < 5 && c.b.cfg.DisconnectDenied {
 		return errDenied
 	}
@@ -152,6 +161,9 @@ func (c *client) denied(p *codec.PublishPacket) error {
 		return nil
 	}
 	reason := reasonNotAuthorized
+	if t.deep {
+		reason = reasonTopicInvalid
+	}
 	if c.version < 5 {
 		// There is no way to tell: it is acknowledged and dropped.
 		reason = reasonSuccess
