@@ -34,6 +34,7 @@ type Deps struct {
 // Server serves the API and the probes until Close.
 type Server struct {
 	log     *slog.Logger
+	auditor Auditor
 	health  net.Listener
 	socket  net.Listener
 	servers []*http.Server
@@ -53,7 +54,7 @@ const (
 // Open listens and serves. It fails where another process answers on the socket,
 // and takes the place of a socket that a dead one left.
 func Open(ctx context.Context, config Config, deps Deps) (*Server, error) {
-	s := &Server{log: deps.Logger}
+	s := &Server{log: deps.Logger, auditor: deps.Backend.Auditor}
 	// Requests outlive the context of Open but not Close.
 	base, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.stop = stop
@@ -120,6 +121,7 @@ func (s *Server) serve(base context.Context, listener net.Listener, handler http
 	server := &http.Server{
 		Handler:           handler,
 		BaseContext:       func(net.Listener) context.Context { return base },
+		ConnContext:       withPeer,
 		ReadHeaderTimeout: headerTimeout,
 		ReadTimeout:       time.Minute,
 		IdleTimeout:       idleTimeout,

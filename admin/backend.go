@@ -22,6 +22,9 @@ type Backend struct {
 	Backups  Backups
 	Balance  Balance
 	Importer Importer
+	History  AclHistory
+	Bans     Bans
+	Auditor  Auditor
 
 	Authority Authority
 	Doctor    Doctor
@@ -190,6 +193,9 @@ type LeaveRequest struct {
 	Node        string `json:"node"`
 	Force       bool   `json:"force"`
 	Compromised bool   `json:"compromised,omitempty"`
+	// Who asked for it at which node, as that node tells the leader.
+	Actor string `json:"actor,omitempty"`
+	Via   string `json:"via,omitempty"`
 }
 
 // DrainRequest asks for a drain, or ends it. Timeout (0: the configured one) is for
@@ -252,6 +258,20 @@ type UserSet struct {
 	Password []byte    `json:"password,omitempty"`
 	Disabled *bool     `json:"disabled,omitempty"`
 	Roles    *[]string `json:"roles,omitempty"`
+	Quota    *Quota    `json:"limits,omitempty"`
+}
+
+// Quota is what the clients of a user may use, beside what every client may; 0 is no
+// limit of the user's own. The rates and the connections are of all its clients on a
+// node, the others of each.
+type Quota struct {
+	MessageRate   int `json:"message_rate,omitempty"` // a second
+	ByteRate      int `json:"byte_rate,omitempty"`    // a second
+	Connections   int `json:"connections,omitempty"`
+	Subscriptions int `json:"subscriptions,omitempty"`
+	PacketSize    int `json:"packet_size,omitempty"` // bytes; from the next CONNECT on
+	Inflight      int `json:"inflight,omitempty"`    // from the next CONNECT on
+	TopicLevels   int `json:"topic_levels,omitempty"`
 }
 
 // MaxImport is how many users one UserImport takes.
@@ -285,7 +305,9 @@ type User struct {
 	Name        string   `json:"name"`
 	Disabled    bool     `json:"disabled"`
 	HasPassword bool     `json:"has_password"`
+	Scram       bool     `json:"scram"` // it may log in by SCRAM-SHA-256, if that is on
 	Roles       []string `json:"roles"`
+	Quota       Quota    `json:"limits,omitzero"`
 }
 
 // Acl is the rules of one subject: "user:NAME", "role:NAME" or "*". A rule is
@@ -301,6 +323,10 @@ type AclQuestion struct {
 	Client string `json:"client"`
 	Action string `json:"action"` // publish or subscribe
 	Topic  string `json:"topic"`  // a filter for subscribe
+	// What else rights depend on: names in a certificate, and the roles that a token
+	// brings.
+	Cert  AclCert  `json:"cert,omitzero"`
+	Roles []string `json:"roles,omitempty"`
 }
 
 // AclAnswer is the outcome and the rule that decided; Rule and Subject are

@@ -52,7 +52,11 @@ func (s *Server) serveBackup(b Backups) http.HandlerFunc {
 		// The server's own deadline is for requests that are answered at once.
 		_ = out.control.SetReadDeadline(time.Time{}) // a connection that has none needs none taken away
 		start := time.Now()
-		err = b.Backup(r.Context(), q, out)
+		ctx, a := asked(r.Context(), opBackup, q)
+		err = b.Backup(ctx, q, out)
+		if s.auditor != nil {
+			s.auditor.Audited(ctx, a, err)
+		}
 		switch {
 		case err == nil:
 			s.log.Info("a backup was made for an operator", "bytes", out.n, "took", time.Since(start).Round(time.Millisecond), "ca_key", q.CAKey)

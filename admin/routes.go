@@ -29,6 +29,13 @@ const (
 	opAclSet      = "acl/set"
 	opAclList     = "acl/list"
 	opAclExplain  = "acl/explain"
+	opAclTest     = "acl/test"
+	opAclHistory  = "acl/history"
+	opAclRollback = "acl/rollback"
+	opBanAdd      = "ban/add"
+	opBanList     = "ban/list"
+	opBanRemove   = "ban/remove"
+	opAuditList   = "audit/list"
 	opCertIssue   = "cert/issue"
 	opCertList    = "cert/list"
 	opCertRevoke  = "cert/revoke"
@@ -142,6 +149,19 @@ func (s *Server) apiHandler(b Backend) http.Handler {
 	if d := b.Doctor; d != nil {
 		read(s, mux, opCheckup, func(ctx context.Context, _ nothing) (Checkup, error) { return d.Checkup(ctx) })
 	}
+	if h := b.History; h != nil {
+		read(s, mux, opAclTest, h.TestAcl)
+		read(s, mux, opAclHistory, func(ctx context.Context, _ nothing) ([]AclVersion, error) { return h.ListAclVersions(ctx) })
+		change(s, mux, opAclRollback, h.RollbackAcl)
+	}
+	if e := b.Bans; e != nil {
+		change(s, mux, opBanAdd, e.AddBan)
+		read(s, mux, opBanList, func(ctx context.Context, _ nothing) ([]Ban, error) { return e.ListBans(ctx) })
+		change(s, mux, opBanRemove, e.RemoveBan)
+	}
+	if a := b.Auditor; a != nil {
+		read(s, mux, opAuditList, a.ListAudit)
+	}
 	if i := b.Importer; i != nil {
 		change(s, mux, opImport, i.Import)
 	}
@@ -161,11 +181,15 @@ func read[Q, A any](s *Server, mux *http.ServeMux, op string, do func(context.Co
 // change serves an operation that changes something, and logs that it ran.
 func change[Q, A any](s *Server, mux *http.ServeMux, op string, do func(context.Context, Q) (A, error)) {
 	mux.HandleFunc("POST /v1/"+op, handle(s, op, func(ctx context.Context, q Q) (A, error) {
+		ctx, a := asked(ctx, op, q)
 		answer, err := do(ctx, q)
 		if err != nil {
-			s.log.Warn("operator's change refused", "operation", op, "subject", subject(q), "err", err)
+			s.log.Warn("operator's change refused", "operation", op, "subject", a.Subject, "actor", a.Actor, "err", err)
 		} else {
-			s.log.Info("operator's change done", "operation", op, "subject", subject(q))
+			s.log.Info("operator's change done", "operation", op, "subject", a.Subject, "actor", a.Actor)
+		}
+		if s.auditor != nil {
+			s.auditor.Audited(ctx, a, err)
 		}
 		return answer, err
 	}))
@@ -184,6 +208,10 @@ func subject(request any) string {
 		return fmt.Sprintf("%d users", len(r.Users))
 	case Acl:
 		return r.Subject
+	case AclRollback:
+		return r.Subject
+	case BanRequest:
+		return r.Kind + " " + r.Value
 	case CertRequest:
 		return r.Name
 	case LeaveRequest:

@@ -20,6 +20,16 @@ var (
 	// ErrWrongPassword: the password does not match the user's hash, or the user
 	// has no password.
 	ErrWrongPassword = errors.New("the password is wrong: check it, or set a new one with \"mqcluster user passwd\"")
+	// ErrProof: what the client sent proves nothing; wrapped with the reason.
+	ErrProof = errors.New("the client did not prove who it is")
+	// ErrThrottled: too many logins of this user, or from this address, have failed
+	// of late.
+	ErrThrottled = errors.New("too many logins failed, of this user or from this address: find out who tries, and wait")
+	// ErrMethod: the method of enhanced authentication is not to be had.
+	ErrMethod = errors.New("the authentication method is not switched on: see the setting auth.scram")
+	// ErrUnavailable: what is needed to judge the client is not there now; wrapped
+	// with what.
+	ErrUnavailable = errors.New("the credentials cannot be checked now")
 	// ErrBusy: too many passwords wait to be verified.
 	ErrBusy = errors.New("too many clients are logging in at once: try again in some seconds")
 	// ErrHash: a stored hash is malformed or of an unknown format, or its cost is

@@ -31,15 +31,21 @@ func (e Explanation) String() string {
 // (Receive asks about the delivery of a topic); for Publish a topic. Both needs both to
 // be allowed and explains the one that is not.
 func (p *Policy) Explain(user, clientID string, action Action, target string) Explanation {
+	return p.ExplainTo(Who{User: user, ClientID: clientID}, action, target)
+}
+
+// ExplainTo is Explain for a client with a certificate or a token.
+func (p *Policy) ExplainTo(w Who, action Action, target string) Explanation {
 	if action == Both {
-		if e := p.Explain(user, clientID, Publish, target); !e.Allowed {
+		if e := p.ExplainTo(w, Publish, target); !e.Allowed {
 			return e
 		}
-		return p.Explain(user, clientID, Subscribe, target)
+		return p.ExplainTo(w, Subscribe, target)
 	}
-	who := fmt.Sprintf("user %q as client %q", user, clientID)
+	user := w.User
+	who := fmt.Sprintf("user %q as client %q", user, w.ClientID)
 	if user == "" {
-		who = fmt.Sprintf("a client without a user as client %q", clientID)
+		who = fmt.Sprintf("a client without a user as client %q", w.ClientID)
 	}
 	e := Explanation{Index: -1}
 	inner := target
@@ -57,12 +63,12 @@ func (p *Policy) Explain(user, clientID string, action Action, target string) Ex
 		e.Why = fmt.Sprintf("%q cannot be asked about: the %v", target, err)
 		return e
 	}
-	sets, disabled := p.chain(user)
+	sets, disabled := p.chain(&w)
 	if disabled {
 		e.Why = fmt.Sprintf("user %q is disabled and may do nothing", user)
 		return e
 	}
-	x := explainer{user: user, clientID: clientID, action: action, inner: inner}
+	x := explainer{who: &w, action: action, inner: inner}
 	doing := fmt.Sprintf("%s may not %s %q", who, action, target)
 	if !x.find(sets, &e) {
 		e.Why = doing + ": " + x.nothing(p, sets, user)
@@ -77,21 +83,31 @@ func (p *Policy) Explain(user, clientID string, action Action, target string) Ex
 
 // explainer walks the rules as Rights do and notes what it sees.
 type explainer struct {
-	user, clientID, inner string
-	action                Action
-	expanded              string   // the deciding filter, if it had placeholders
-	skipped               []string // rules that can never match this client
-	inside                []string // deny rules that hold inside an allowed filter
+	who      *Who
+	inner    string
+	action   Action
+	expanded string   // the deciding filter, if it had placeholders
+	skipped  []string // rules that can never match this client
+	inside   []string // deny rules that hold inside an allowed filter
+	// passed is the first rule that would have decided otherwise, had it come first.
+	passed string
 }
 
-func (x *explainer) find(sets []*ruleset, e *Explanation) bool {
+// find looks for the rule that decides, and then on for one that would have decided
+// otherwise, had it come first.
+func (x *explainer) find(sets []*ruleset, e *Explanation) (found bool) {
 	for _, s := range sets {
 		for i, r := range s.acl.Rules {
 			if r.Action&x.deciding() == 0 || r.Validate() != nil {
 				continue
 			}
-			filter, never := expand(r.Filter, x.user, x.clientID)
+			filter, never := expand(r.Filter, x.who)
 			switch {
+			case found:
+				if never == "" && r.Allow != e.Allowed && routing.Covers(filter, x.inner) {
+					x.passed = fmt.Sprintf("it comes before rule %d of %s, %q, which would decide otherwise", i+1, s.acl.Subject, r)
+					return true
+				}
 			case never != "":
 				x.skipped = append(x.skipped, fmt.Sprintf("rule %d of %s, %q, is skipped: %s", i+1, s.acl.Subject, r, never))
 			case routing.Covers(filter, x.inner):
@@ -99,13 +115,13 @@ func (x *explainer) find(sets []*ruleset, e *Explanation) bool {
 				if filter != r.Filter {
 					x.expanded = filter
 				}
-				return true
+				found = true
 			case !r.Allow && routing.Overlaps(filter, x.inner):
 				x.inside = append(x.inside, fmt.Sprintf("rule %d of %s, %q, withholds what it matches", i+1, s.acl.Subject, r))
 			}
 		}
 	}
-	return false
+	return found
 }
 
 // deciding returns the actions of the rules that count: of a subscription, those
@@ -127,6 +143,9 @@ func (x *explainer) notes() string {
 	}
 	for _, n := range append(x.skipped, x.inside...) {
 		b.WriteString("; " + n)
+	}
+	if x.passed != "" {
+		b.WriteString("; " + x.passed)
 	}
 	return b.String()
 }

@@ -9,9 +9,9 @@ import (
 // concurrent use. A changed one shares what did not change: users and rules are
 // in 1,024 shards by name, and a change copies one of them and the list.
 //
-// A decision takes the rules of the user in order, then those of each of its
-// roles, then those of "*"; the first that matches decides, and nothing that
-// matches means no.
+// A decision takes the rules of the user in order, then those that a token brings,
+// then those of each of its roles, then those of "*"; the first that matches
+// decides, and nothing that matches means no.
 type Policy struct {
 	version uint64
 	users   shards[*User]
@@ -115,10 +115,13 @@ func (u User) clone() *User {
 	return &u
 }
 
-// chain returns the rules that count for a user, in order. The name "" is nobody
+// TokenSubject is the subject of rules that a token brings.
+const TokenSubject = "token"
+
+// chain returns the rules that count for a client, in order. The name "" is nobody
 // and has the rules of Anonymous and everyone; a disabled user has none at all.
-func (p *Policy) chain(name string) (sets []*ruleset, disabled bool) {
-	u, known := p.users.get(name)
+func (p *Policy) chain(w *Who) (sets []*ruleset, disabled bool) {
+	u, known := p.users.get(w.User)
 	if known && u.Disabled {
 		return nil, true
 	}
@@ -127,13 +130,21 @@ func (p *Policy) chain(name string) (sets []*ruleset, disabled bool) {
 			sets = append(sets, s)
 		}
 	}
-	if name == "" {
+	if w.User == "" {
 		add(Anonymous)
 	} else {
-		add(UserSubject(name))
+		add(UserSubject(w.User))
+	}
+	if w.Grant != nil && len(w.Grant.Rules) > 0 {
+		sets = append(sets, newRuleset(ACL{Subject: TokenSubject, Rules: w.Grant.Rules}))
 	}
 	if known {
 		for _, role := range u.Roles {
+			add(RoleSubject(role))
+		}
+	}
+	if w.Grant != nil {
+		for _, role := range w.Grant.Roles {
 			add(RoleSubject(role))
 		}
 	}

@@ -15,11 +15,31 @@ type Rights struct {
 	receive   [][]check
 }
 
-// Rights returns what the user may do as that client id. A user that the policy
-// does not know, such as one that only a certificate names, has its own rules
-// and those of everyone; a disabled one has no rights.
+// Who is a client, as far as rights depend on it.
+type Who struct {
+	User     string // "" is nobody
+	ClientID string
+	Cert     CertFields // of its certificate; empty without one
+	// Grant is what a token says beside the user's name; nil without one.
+	Grant *Grant
+}
+
+// Grant is rights that a token brings along. It is read-only.
+type Grant struct {
+	Roles []string // after the user's own
+	Rules []Rule   // after those of user:NAME, before those of roles
+}
+
+// Rights returns what the user may do as that client id, without a certificate.
 func (p *Policy) Rights(user, clientID string) *Rights {
-	sets, _ := p.chain(user)
+	return p.RightsOf(Who{User: user, ClientID: clientID})
+}
+
+// RightsOf returns what a client may do. A user that the policy does not know, such
+// as one that only a certificate names, has its own rules and those of everyone; a
+// disabled one has no rights.
+func (p *Policy) RightsOf(w Who) *Rights {
+	sets, _ := p.chain(&w)
 	r := &Rights{
 		publish:   make([][]check, 0, len(sets)),
 		subscribe: make([][]check, 0, len(sets)),
@@ -28,7 +48,7 @@ func (p *Policy) Rights(user, clientID string) *Rights {
 	for _, s := range sets {
 		c := s.checks
 		if s.template {
-			c = compile(s.acl.Rules, user, clientID)
+			c = compile(s.acl.Rules, &w)
 		}
 		if len(c.publish) > 0 {
 			r.publish = append(r.publish, c.publish)
@@ -84,7 +104,7 @@ func mayTopic(lists [][]check, topic string) bool {
 // ruleset is one ACL, compiled.
 type ruleset struct {
 	acl ACL
-	// template: some rule has %u or %c, so that the checks are made per client.
+	// template: some rule has a placeholder, so that the checks are made per client.
 	template bool
 	checks
 }
@@ -97,10 +117,10 @@ type checks struct {
 func newRuleset(a ACL) *ruleset {
 	s := &ruleset{acl: ACL{Subject: a.Subject, Rules: slices.Clone(a.Rules)}}
 	for _, r := range a.Rules {
-		s.template = s.template || strings.Contains(r.Filter, "%u") || strings.Contains(r.Filter, "%c")
+		s.template = s.template || hasPlaceholder(r.Filter)
 	}
 	if !s.template {
-		s.checks = compile(s.acl.Rules, "", "")
+		s.checks = compile(s.acl.Rules, &Who{})
 	}
 	return s
 }
@@ -117,10 +137,10 @@ type check struct {
 
 // compile makes the checks of rules for a client, in order. Rules that cannot
 // match are left out.
-func compile(rules []Rule, user, clientID string) (out checks) {
+func compile(rules []Rule, w *Who) (out checks) {
 	split := slices.ContainsFunc(rules, func(r Rule) bool { return r.Action == Receive || r.Action == Request })
 	for _, r := range rules {
-		filter, never := expand(r.Filter, user, clientID)
+		filter, never := expand(r.Filter, w)
 		if never != "" || r.Validate() != nil {
 			continue
 		}
@@ -154,55 +174,4 @@ func (c *check) match(topic string) bool {
 	}
 	rest, ok := strings.CutPrefix(topic, c.base)
 	return ok && (rest == "" || c.tree && rest[0] == '/')
-}
-
-// expand puts user and client id in place of %u and %c. never says why the
-// result matches nothing.
-func expand(filter, user, clientID string) (_, never string) {
-	if !strings.Contains(filter, "%") {
-		return filter, ""
-	}
-	var b strings.Builder
-	// One pass, so that a name that contains %c stays what it is.
-	for rest := filter; ; {
-		i := strings.IndexByte(rest, '%')
-		if i < 0 || i+1 == len(rest) {
-			b.WriteString(rest)
-			break
-		}
-		b.WriteString(rest[:i])
-		switch rest[i+1] {
-		case 'u':
-			if never = unusable("%u", "user name", user); never != "" {
-				return "", never
-			}
-			b.WriteString(user)
-		case 'c':
-			if never = unusable("%c", "client id", clientID); never != "" {
-				return "", never
-			}
-			b.WriteString(clientID)
-		default:
-			b.WriteByte('%')
-			rest = rest[i+1:]
-			continue
-		}
-		rest = rest[i+2:]
-	}
-	out := b.String()
-	if out[0] == '$' && filter[0] != '$' {
-		// Otherwise a client id would open $SYS.
-		return "", "a name that begins with $ never stands at the beginning of a filter"
-	}
-	return out, ""
-}
-
-func unusable(placeholder, what, name string) string {
-	switch {
-	case name == "":
-		return "the " + what + " for " + placeholder + " is empty"
-	case strings.ContainsAny(name, "/+#\x00"):
-		return "a " + what + " with /, + or # in it never stands for " + placeholder
-	}
-	return ""
 }

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -69,7 +70,9 @@ func ParseAction(word string) (Action, error) {
 }
 
 // Rule allows or denies an action on what Filter matches. In Filter, %u stands
-// for the user name and %c for the client id.
+// for the user name and %c for the client id, %{cert.cn}, %{cert.o}, %{cert.ou} and
+// %{cert.san.dns} for names in the client's certificate; a rule whose placeholder
+// stands for nothing matches nothing.
 type Rule struct {
 	Allow  bool
 	Action Action
@@ -139,7 +142,9 @@ func ParseRule(text string) (Rule, error) {
 			return Rule{}, fmt.Errorf("rule %.60q: filter %.40s is not well quoted: end it with a quote and write quotes inside as \\\"", text, filter)
 		}
 	}
-	if err := r.Validate(); err != nil {
+	// Not in Validate: a rule of before there were placeholders with names stays what
+	// it was.
+	if err := errors.Join(r.Validate(), checkPlaceholders(r.Filter)); err != nil {
 		return Rule{}, fmt.Errorf("rule %.60q: %w", text, err)
 	}
 	return r, nil

@@ -19,6 +19,24 @@ type User struct {
 	Roles []string
 	// Version is the log position of the last change of Hash or Disabled.
 	Version uint64
+	// Scram is what SCRAM-SHA-256 needs of the password, in the form of package
+	// identity; empty for nothing.
+	Scram string
+	Quota Quota
+}
+
+// Quota bounds what the clients of a user may use, beside what every client may.
+// 0 is no limit of the user's own.
+type Quota struct {
+	// Of all clients of the user on one node.
+	MessageRate int // PUBLISH packets a second
+	ByteRate    int // bytes of them a second
+	Connections int
+	// Of each.
+	Subscriptions int
+	PacketSize    int // bytes
+	Inflight      int // QoS 1 and 2 messages without an acknowledgement, each way
+	TopicLevels   int
 }
 
 // maxName is the longest user or role name, in bytes.

@@ -12,12 +12,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/mqcluster/mqcluster/broker/refused"
 	"github.com/mqcluster/mqcluster/fsm"
 	"github.com/mqcluster/mqcluster/routing"
 	"github.com/mqcluster/mqcluster/session"
@@ -38,6 +40,11 @@ type Deps struct {
 	// Scarce tells that messages which would have to be stored are to be refused,
 	// because the disks are nearly full; nil means never. It must be cheap.
 	Scarce func() bool
+	// Refused tells in the log of what is refused; nil tells nothing.
+	Refused *refused.Log
+	// Misbehaved is called with the address of a client that broke the protocol; nil
+	// is nobody. It must not block.
+	Misbehaved func(netip.AddrPort)
 }
 
 // Broker serves clients until it is closed.
@@ -57,6 +64,8 @@ type Broker struct {
 	clients map[string]*client   // that hold a session, by client id
 	conns   map[*client]struct{} // all
 	closed  bool
+
+	accounts accounts
 
 	// subMu guards the local subscriptions: edits of the trie, entries' members, and
 	// the subs of every client. There is no map of the filters beside the trie: of a
@@ -330,4 +339,5 @@ const (
 	reasonQoSNotSupported byte = 0x9B
 	reasonUseAnother      byte = 0x9C
 	reasonMoved           byte = 0x9D
+	reasonConnectRate     byte = 0x9F
 )

@@ -45,6 +45,8 @@ type client struct {
 	problem   bool  // problem information is wanted
 	maxPacket int   // the client's; 0: no limit
 	window    int   // outgoing QoS 1 and 2 that may be unacknowledged
+	packetMax int   // ours, as CONNACK says
+	incoming  int   // our Receive Maximum, as CONNACK says
 	aliasMax  int   // outgoing topic aliases
 	epoch     uint64
 	logged    bool // all subscriptions belong into the log
@@ -53,6 +55,8 @@ type client struct {
 	auth      *exchanging // nil without enhanced authentication; of the reader
 	expiry    uint32      // session expiry interval in force
 	will      bool        // CONNECT brought one
+	account   *account    // of the user; nil before the client is in
+	speed     speed       // of the reader
 
 	in incoming // of the goroutine that reads
 
@@ -82,6 +86,7 @@ type client struct {
 type rightsAt struct {
 	version uint64
 	Rights
+	bounds bounds
 }
 
 // may returns the client's rights under the policy of now.
@@ -90,13 +95,19 @@ func (c *client) may() *rightsAt {
 	if r := c.rights.Load(); r != nil && r.version == v {
 		return r
 	}
-	r := &rightsAt{version: v, Rights: c.b.deps.Auth.Rights(c.user, c.id)}
+	r := &rightsAt{version: v, Rights: c.b.deps.Auth.Rights(c.credentials(), c.user)}
+	r.bounds = c.b.cfg.bounds(c.b.deps.Auth.Quota(c.user))
 	c.rights.Store(r)
 	return r
 }
 
+// credentials are what the client presented, but for the password.
+func (c *client) credentials() Credentials {
+	return Credentials{ClientID: c.id, Certificates: c.info.Certificates, Listener: c.info.Listener, Address: c.info.Remote}
+}
+
 func newClient(b *Broker, conn net.Conn, info ConnInfo) *client {
-	c := &client{b: b, conn: conn, info: info, done: make(chan struct{})}
+	c := &client{b: b, conn: conn, info: info, done: make(chan struct{}), packetMax: b.cfg.MaxPacketSize, incoming: b.cfg.ReceiveMaximum}
 	c.cond.L = &c.mu
 	c.lastIn.Store(b.tick.Load())
 	return c
@@ -180,8 +191,17 @@ func (c *client) complete(rel *logpb.Release) {
 // socket does.
 func (c *client) abort() { c.aborted.Do(func() { c.conn.Close() }) }
 
+// blame notes that the client broke the protocol.
+func (c *client) blame(text string) {
+	c.refused(refusedProtocol, "err", text)
+	if c.b.deps.Misbehaved != nil {
+		c.b.deps.Misbehaved(c.info.Remote)
+	}
+}
+
 // fail is shut for what the client did wrong.
 func (c *client) fail(reason byte, text string) {
 	c.b.m.protocolErrors.Inc()
+	c.blame(text)
 	c.shut(shutdown{reason: reason, text: text, will: true})
 }

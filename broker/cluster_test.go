@@ -67,6 +67,7 @@ type node struct {
 	held      *held // marks are not submitted
 	scarce    atomic.Bool
 	denied    atomic.Pointer[func(publish bool, topic string) bool]
+	quota     atomic.Pointer[auth.Quota]
 	version   atomic.Uint64
 	views     atomic.Int64 // open
 	info      ConnInfo
@@ -420,7 +421,14 @@ func (a *testAuth) Authenticate(_ context.Context, c Credentials) (string, error
 
 func (a *testAuth) Version() uint64 { return a.version.Load() }
 
-func (a *testAuth) Rights(string, string) Rights {
+func (a *testAuth) Quota(string) auth.Quota {
+	if q := (*node)(a).quota.Load(); q != nil {
+		return *q
+	}
+	return auth.Quota{}
+}
+
+func (a *testAuth) Rights(Credentials, string) Rights {
 	if f := a.denied.Load(); f != nil {
 		return testRights{*f}
 	}

@@ -26,6 +26,12 @@ type Config struct {
 	// client, for each of QoS 0 and the rest: 50,000 and 8 MiB by default.
 	MaxQueuedMessages int
 	MaxQueuedBytes    int
+	// MessageRate and ByteRate are how many PUBLISH packets, and bytes of them, a
+	// second are read of one client, after a burst of a second's worth: one that
+	// sends more is read no faster. 0 means no limit.
+	MessageRate, ByteRate int
+	// TopicLevels is how many levels topics and filters may have; 0 means no limit.
+	TopicLevels int
 	// RetainedRate is how many retained messages a second are read for one client's
 	// subscriptions: 10,000 by default, below 0 no limit. A subscription to
 	// everything on a node with millions of topics would else take the disk, and a
@@ -119,6 +125,9 @@ func (c Config) Validate() error {
 		{"max_subscriptions", c.MaxSubscriptions, 1, 1 << 24},
 		{"max_queued_messages", c.MaxQueuedMessages, 1, 1 << 30},
 		{"max_queued_bytes", c.MaxQueuedBytes, 1 << 10, 1 << 40},
+		{"message_rate", c.MessageRate, 0, 1 << 30},
+		{"byte_rate", c.ByteRate, 0, 1 << 40},
+		{"topic_levels", c.TopicLevels, 0, 65535},
 		{"topic_alias_maximum", c.TopicAliasMaximum, 0, 65535},
 		{"max_qos", int(*c.MaxQoS), 0, 2},
 	} {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/mqcluster/mqcluster/auth"
 	"github.com/mqcluster/mqcluster/broker/codec"
+	"github.com/mqcluster/mqcluster/broker/refused"
 	"github.com/mqcluster/mqcluster/fsm"
 )
 
@@ -21,6 +22,61 @@ type refusal struct {
 
 func (r *refusal) Error() string { return r.text }
 
+// Why something is refused: values of the label reason of refusals_total, and of the
+// log.
+const (
+	refusedCredentials = "credentials"
+	refusedDisabled    = "disabled"
+	refusedBanned      = "banned"
+	refusedThrottled   = "throttled"
+	refusedBusy        = "busy"
+	refusedAuth        = "authentication" // any other cause of it
+	refusedProtocol    = "protocol"
+	refusedPublish     = "publish_denied"
+	refusedSubscribe   = "subscribe_denied"
+	refusedWill        = "will"
+	refusedForeign     = "foreign_session"
+	refusedConnections = "user_connections"
+	refusedSubscribes  = "subscriptions"
+	refusedLevels      = "topic_levels"
+	refusedSize        = "packet_size"
+	refusedInflight    = "inflight"
+	refusedRate        = "message_rate" // it waits, and is not lost
+	refusedBytes       = "byte_rate"    // likewise
+)
+
+// refusedReasons are all of them.
+func refusedReasons() []string {
+	return []string{
+		refusedCredentials, refusedDisabled, refusedBanned, refusedThrottled, refusedBusy, refusedAuth, refusedProtocol,
+		refusedPublish, refusedSubscribe, refusedWill, refusedForeign, refusedConnections, refusedSubscribes, refusedLevels,
+		refusedSize, refusedInflight, refusedRate, refusedBytes,
+	}
+}
+
+// refused counts that something of the client is refused, and tells of it, but not
+// each time.
+func (c *client) refused(reason string, args ...any) {
+	c.b.m.refusals[reason].Inc()
+	c.b.deps.Refused.Note(reason, refused.Source(c.info.Remote.Addr()).String(), append([]any{"client", c.id, "user", c.user}, args...)...)
+}
+
+// refusedLogin is the reason of an error of authentication.
+func refusedLogin(err error) string {
+	for _, r := range []struct {
+		is     error
+		reason string
+	}{
+		{auth.ErrUnknownUser, refusedCredentials}, {auth.ErrWrongPassword, refusedCredentials}, {auth.ErrNoCredentials, refusedCredentials}, {auth.ErrProof, refusedCredentials},
+		{auth.ErrDisabled, refusedDisabled}, {auth.ErrBanned, refusedBanned}, {auth.ErrThrottled, refusedThrottled}, {auth.ErrBusy, refusedBusy},
+	} {
+		if errors.Is(err, r.is) {
+			return r.reason
+		}
+	}
+	return refusedAuth
+}
+
 // authRefusal hides from the client whether user or password was wrong.
 func authRefusal(err error) error {
 	var r *refusal
@@ -29,10 +85,18 @@ func authRefusal(err error) error {
 		return r
 	case errors.Is(err, auth.ErrBusy):
 		return &refusal{reasonBusy, auth.ErrBusy.Error()}
-	case errors.Is(err, auth.ErrUnknownUser), errors.Is(err, auth.ErrWrongPassword), errors.Is(err, auth.ErrNoCredentials):
+	case errors.Is(err, auth.ErrUnknownUser), errors.Is(err, auth.ErrWrongPassword), errors.Is(err, auth.ErrNoCredentials), errors.Is(err, auth.ErrProof):
 		return &refusal{reasonBadCredentials, "user name or password is wrong"}
 	case errors.Is(err, auth.ErrDisabled):
 		return &refusal{reasonBanned, "the user is disabled"}
+	case errors.Is(err, auth.ErrBanned):
+		return &refusal{reasonBanned, "the client is banned"}
+	case errors.Is(err, auth.ErrThrottled):
+		return &refusal{reasonConnectRate, "too many logins have failed: try again later"}
+	case errors.Is(err, auth.ErrMethod):
+		return &refusal{reasonBadMethod, "the authentication method is not known here"}
+	case errors.Is(err, auth.ErrUnavailable):
+		return &refusal{reasonUnavailable, "the server cannot check the credentials now: try again"}
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return &refusal{reasonUnavailable, "the server is too busy to check the password: try again"}
 	}
@@ -81,8 +145,8 @@ func (c *client) connack(p *packets.Packet, cl *fsm.Claimed, assigned string) *p
 	}
 	ack.Mods.MaxSize = uint32(c.maxPacket)
 	pr := &ack.Properties
-	pr.ReceiveMaximum = uint16(cfg.ReceiveMaximum)
-	pr.MaximumPacketSize = uint32(cfg.MaxPacketSize)
+	pr.ReceiveMaximum = uint16(c.incoming)
+	pr.MaximumPacketSize = uint32(c.packetMax)
 	pr.TopicAliasMaximum = uint16(cfg.TopicAliasMaximum)
 	pr.AssignedClientID = assigned
 	if *cfg.MaxQoS < 2 {

@@ -127,11 +127,8 @@ func (c *client) admit(p *packets.Packet, will *session.Will) error {
 	}
 	ctx, cancel := context.WithTimeout(b.ctx, b.cfg.ConnectTimeout)
 	defer cancel()
-	cred := Credentials{
-		ClientID: c.id, Username: string(p.Connect.Username), HasUsername: p.Connect.UsernameFlag,
-		Password: p.Connect.Password, Certificates: c.info.Certificates,
-		Listener: c.info.Listener, Address: c.info.Remote,
-	}
+	cred := c.credentials()
+	cred.Username, cred.HasUsername, cred.Password = string(p.Connect.Username), p.Connect.UsernameFlag, p.Connect.Password
 	if c.info.UserFromCert != "" {
 		cred.Username, cred.HasUsername, cred.Password = c.info.UserFromCert, true, nil
 	}
@@ -145,10 +142,28 @@ func (c *client) admit(p *packets.Packet, will *session.Will) error {
 	}
 	if err != nil {
 		b.m.authFailed.Inc()
-		b.log.Info("a client was refused", "client", c.id, "address", c.info.Remote, "err", err)
+		c.refused(refusedLogin(err), "claims", cred.Username, "err", err)
 		return authRefusal(err)
 	}
-	return c.checkWill(will)
+	if err := c.checkWill(will); err != nil {
+		c.refused(refusedWill, "err", err)
+		return err
+	}
+	return c.open()
+}
+
+// open counts the connection as one of its user's, and notes what CONNACK tells of
+// the user's limits: they hold as long as the connection does.
+func (c *client) open() error {
+	b := &c.may().bounds
+	c.packetMax, c.incoming, c.window = b.packetSize, b.inflight, less(c.window, b.outgoing)
+	a, ok := c.b.accounts.open(c.user, b.connections)
+	if !ok {
+		c.refused(refusedConnections)
+		return &refusal{reasonQuota, "the user has as many connections as it may"}
+	}
+	c.account = a
+	return nil
 }
 
 // available tells whether the node may accept and acknowledge.
@@ -165,6 +180,8 @@ func (c *client) checkWill(w *session.Will) error {
 		return &refusal{reasonQoSNotSupported, "the QoS of the will is not supported"}
 	case routing.ValidTopic(w.Message.Topic) != nil:
 		return &refusal{reasonTopicInvalid, "the topic of the will is not valid"}
+	case c.tooDeep(w.Message.Topic):
+		return &refusal{reasonTopicInvalid, "the topic of the will has more levels than are allowed"}
 	case reserved(w.Message.Topic) || !c.may().MayPublish(w.Message.Topic):
 		return &refusal{reasonNotAuthorized, "the client may not publish to the topic of its will"}
 	}
@@ -176,6 +193,9 @@ func (c *client) claim(p *packets.Packet, w *session.Will) (*fsm.Claimed, error)
 	cl := &logpb.Claim{
 		Client: c.id, User: c.user, CleanStart: p.Connect.Clean, Expiry: c.expiry,
 		Protocol: uint32(c.version), Will: willRecord(w), Address: c.info.Remote.String(),
+	}
+	if b, ok := c.may().Rights.(Bearer); ok && cl.Will != nil {
+		cl.Will.Bearer = b.Bearer()
 	}
 	got := make(chan fsm.Result, 1)
 	c.b.deps.Log.Submit(&logpb.Item{Kind: &logpb.Item_Claim{Claim: cl}}, func(r fsm.Result) {
@@ -190,6 +210,7 @@ func (c *client) claim(p *packets.Packet, w *session.Will) (*fsm.Claimed, error)
 		c.in.connected = true
 		return r.Claim, nil
 	case errors.Is(r.Err, fsm.ErrForeignSession):
+		c.refused(refusedForeign)
 		return nil, &refusal{reasonClientID, "the client id belongs to a session of another user: use another one"}
 	case errors.Is(r.Err, fsm.ErrUnknown):
 		return nil, r.Err

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"net/netip"
 
+	"github.com/mqcluster/mqcluster/auth"
 	"github.com/mqcluster/mqcluster/fsm"
 	"github.com/mqcluster/mqcluster/fsm/logpb"
 	"github.com/mqcluster/mqcluster/session"
@@ -79,13 +80,22 @@ type Rights interface {
 	MayReceive(topic string) bool
 }
 
+// Bearer is what Rights may offer besides: what they depend on beside user and
+// client id, for the will, which is judged when it fires. nil is nothing.
+type Bearer interface {
+	Bearer() *logpb.Bearer
+}
+
 // Authenticator decides who a client is.
 type Authenticator interface {
 	// Authenticate returns the user that the credentials prove. It may block on
-	// a bounded pool. An error is one of auth's sentinels.
+	// a bounded pool. An error is one of auth's sentinels, which it may wrap.
 	Authenticate(ctx context.Context, c Credentials) (user string, err error)
-	// Rights returns what the user may do as this client id under the policy of
-	// now. Version changes whenever an earlier answer may be out of date.
-	Rights(user, clientID string) Rights
+	// Rights returns what the client that presented c, without its password, and
+	// proved to be the user may do under the policy of now; Quota what the user's
+	// clients may use, beside the configured limits. Version changes whenever an
+	// earlier answer may be out of date.
+	Rights(c Credentials, user string) Rights
+	Quota(user string) auth.Quota
 	Version() uint64
 }

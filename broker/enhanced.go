@@ -2,7 +2,9 @@ package broker
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"errors"
 
 	"github.com/mochi-mqtt/server/v2/packets"
 
@@ -85,6 +87,9 @@ func (c *client) authPacket(reason byte, data []byte) *packets.Packet {
 	return p
 }
 
+// errOtherUser: the session is one user's.
+var errOtherUser = errors.New("the client proved to be another user than before")
+
 // reauthenticate handles AUTH of a connected client. The user must stay the
 // same, because the session is its own.
 func (c *client) reauthenticate(p *packets.Packet) error {
@@ -93,9 +98,7 @@ func (c *client) reauthenticate(p *packets.Packet) error {
 	case c.auth == nil || p.Properties.AuthenticationMethod != c.auth.method:
 		return &codec.Error{Reason: reasonProtocolError, Text: "AUTH without the method of CONNECT"}
 	case p.ReasonCode == reasonReauthenticate:
-		c.auth.exchange = c.b.deps.Enhanced[c.auth.method].Begin(Credentials{
-			ClientID: c.id, Certificates: c.info.Certificates, Listener: c.info.Listener, Address: c.info.Remote,
-		})
+		c.auth.exchange = c.b.deps.Enhanced[c.auth.method].Begin(c.credentials())
 	case c.auth.exchange == nil:
 		return &codec.Error{Reason: reasonProtocolError, Text: "AUTH without an exchange under way"}
 	}
@@ -103,6 +106,7 @@ func (c *client) reauthenticate(p *packets.Packet) error {
 	defer cancel()
 	reply, user, done, err := c.auth.exchange.Next(ctx, data)
 	if err != nil || (done && user != c.user) {
+		c.refused(refusedLogin(err), "err", cmp.Or(err, errOtherUser))
 		return &codec.Error{Reason: reasonNotAuthorized, Text: "not authorized"}
 	}
 	reason := reasonContinue

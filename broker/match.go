@@ -91,6 +91,7 @@ type topicMatch struct {
 	rights *rightsAt
 	may    bool
 	valid  bool // the topic is
+	deep   bool // it has more levels than the publisher may use
 	found  bool // one is used
 	one    [1]target
 	more   *[]target // instead of one

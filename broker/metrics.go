@@ -24,6 +24,7 @@ type metrics struct {
 	all            []prometheus.Collector
 	drops          atomic.Int64
 	dropsBy        map[string]prometheus.Counter
+	refusals       map[string]prometheus.Counter
 	protocolErrors prometheus.Counter
 	panics         prometheus.Counter
 	authFailed     prometheus.Counter
@@ -32,7 +33,7 @@ type metrics struct {
 }
 
 func newMetrics(reg prometheus.Registerer, b *Broker) (*metrics, error) {
-	m := &metrics{reg: reg, dropsBy: map[string]prometheus.Counter{}}
+	m := &metrics{reg: reg, dropsBy: map[string]prometheus.Counter{}, refusals: map[string]prometheus.Counter{}}
 	counter := func(name, help string) prometheus.Counter {
 		c := prometheus.NewCounter(prometheus.CounterOpts{Name: "mqcluster_broker_" + name, Help: help})
 		m.all = append(m.all, c)
@@ -49,6 +50,13 @@ func newMetrics(reg prometheus.Registerer, b *Broker) (*metrics, error) {
 	m.all = append(m.all, drops)
 	for _, r := range []string{dropQueueFull, dropExpired, dropDenied, dropPublishDenied, dropTooLarge, dropUnproposed, dropScarce, dropMoved} {
 		m.dropsBy[r] = drops.WithLabelValues(r)
+	}
+	refusals := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "mqcluster_broker_refusals_total", Help: "What was refused to clients, by reason. Messages that wait for message_rate and byte_rate are not lost.",
+	}, []string{"reason"})
+	m.all = append(m.all, refusals)
+	for _, r := range refusedReasons() {
+		m.refusals[r] = refusals.WithLabelValues(r)
 	}
 	m.funcs(b)
 	if reg == nil {

@@ -17,6 +17,8 @@ func (c *client) publish(frame []byte) error {
 	if p.QoS > *c.b.cfg.MaxQoS {
 		return &codec.Error{Reason: reasonQoSNotSupported, Text: "the QoS is not supported"} // [MQTT-3.2.2-11]
 	}
+	r := c.may()
+	c.slow(&r.bounds, len(frame))
 	if p.QoS > 0 {
 		c.flush()
 		if err := c.admitPublish(&p); err != nil {
@@ -27,11 +29,13 @@ func (c *client) publish(frame []byte) error {
 	if err != nil {
 		return err
 	}
-	if r, m := c.may(), &t.Value; m.rights != r {
-		m.rights, m.may = r, !reserved(t.Name) && r.MayPublish(t.Name)
+	m := &t.Value
+	if m.rights != r {
+		m.rights, m.deep = r, c.tooDeep(t.Name)
+		m.may = !reserved(t.Name) && !m.deep && r.MayPublish(t.Name)
 	}
-	if !t.Value.may {
-		return c.denied(&p)
+	if !m.may {
+		return c.denied(&p, t)
 	}
 	scarce := c.b.deps.Scarce()
 	if (p.QoS > 0 || p.Retain) && scarce {
@@ -111,9 +115,10 @@ func (c *client) admitPublish(p *codec.PublishPacket) error {
 	if p.QoS == 2 {
 		_, again = o.double[p.PacketID]
 	}
-	limit := c.b.cfg.ReceiveMaximum
+	limit := c.incoming
 	if !again {
 		if c.version == 5 && o.quota >= limit {
+			c.refused(refusedInflight)
 			return &codec.Error{Reason: reasonReceiveMaximum, Text: "more messages are unacknowledged than the Receive Maximum allows"}
 		}
 		o.quota++
@@ -143,8 +148,13 @@ func (c *client) waitFor(ok func() bool) {
 }
 
 // denied handles a message that the client may not publish.
-func (c *client) denied(p *codec.PublishPacket) error {
+func (c *client) denied(p *codec.PublishPacket, t *matched) error {
 	c.b.m.dropped(dropPublishDenied, 1)
+	if t.Value.deep {
+		c.refused(refusedLevels, "topic", shown(t.Name))
+	} else {
+		c.refused(refusedPublish, "topic", shown(t.Name))
+	}
 	if c.version < 5 && c.b.cfg.DisconnectDenied {
 		return errDenied
 	}
@@ -152,6 +162,9 @@ func (c *client) denied(p *codec.PublishPacket) error {
 		return nil
 	}
 	reason := reasonNotAuthorized
+	if t.Value.deep {
+		reason = reasonTopicInvalid
+	}
 	if c.version < 5 {
 		// There is no way to tell: it is acknowledged and dropped.
 		reason = reasonSuccess

@@ -73,7 +73,11 @@ func (c *client) greet() (ok bool) {
 	defer c.recovered()
 	c.in.buf = c.in.small[:]
 	_ = c.conn.SetReadDeadline(time.Now().Add(c.b.cfg.ConnectTimeout))
-	ok = c.connect() == nil
+	err := c.connect()
+	if e, broke := errors.AsType[*codec.Error](err); broke {
+		c.blame(e.Text)
+	}
+	ok = err == nil
 	c.info.Greeted, c.info.Authenticated = nil, nil // of no more use, and they hold memory
 	return ok
 }
@@ -89,6 +93,7 @@ func (c *client) converse() {
 // over ends what began with Serve.
 func (c *client) over() {
 	c.finish()
+	c.b.accounts.close(c.account)
 	c.unhook()
 	c.b.mu.Lock()
 	delete(c.b.conns, c)
@@ -252,8 +257,9 @@ func (c *client) rest() error {
 func (c *client) handleAll() error {
 	in := &c.in
 	for in.r < in.w {
-		n, _, err := codec.ScanClient(in.buf[in.r:in.w], c.b.cfg.MaxPacketSize)
+		n, _, err := codec.ScanClient(in.buf[in.r:in.w], c.packetMax)
 		if err != nil {
+			c.oversized(err)
 			return err
 		}
 		if n == 0 {

@@ -104,6 +104,9 @@ func (c *client) requests(p *packets.Packet) []request {
 		switch {
 		case routing.ValidFilter(f.Filter) != nil:
 			r.reason = reasonFilterInvalid
+		case c.tooDeep(inner):
+			r.reason = reasonFilterInvalid
+			c.refused(refusedLevels, "filter", shown(f.Filter))
 		case !rights.MaySubscribe(inner):
 			// By default not 0x87, which the Eclipse interoperability suite takes for
 			// a protocol error, and which tells that the filter is worth guarding.
@@ -111,8 +114,10 @@ func (c *client) requests(p *packets.Packet) []request {
 			if c.b.cfg.RevealDenials {
 				r.reason = reasonNotAuthorized
 			}
-		case !known[f.Filter] && have >= c.b.cfg.MaxSubscriptions:
+			c.refused(refusedSubscribe, "filter", shown(f.Filter))
+		case !known[f.Filter] && have >= rights.bounds.subscriptions:
 			r.reason = reasonQuota
+			c.refused(refusedSubscribes, "filter", shown(f.Filter))
 		default:
 			if !known[f.Filter] {
 				known[f.Filter] = true

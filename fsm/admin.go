@@ -23,7 +23,17 @@ func (a *applier) adminItem(it *logpb.Item, r *Result) error {
 	case *logpb.Item_UserRemove:
 		r.Err = a.userRemove(k.UserRemove)
 	case *logpb.Item_AclPut:
-		a.aclPut(k.AclPut)
+		a.aclPut(it.By.GetActor(), k.AclPut)
+	case *logpb.Item_AclReplace:
+		r.Err = a.aclReplace(it.By.GetActor(), k.AclReplace)
+	case *logpb.Item_BanPut:
+		r.Err = a.banPut(k.BanPut)
+	case *logpb.Item_BanRemove:
+		r.Err = a.banRemove(k.BanRemove)
+	case *logpb.Item_AuditPut:
+		a.journal(r.Pos, k.AuditPut.By, k.AuditPut.Outcome)
+	case *logpb.Item_SecretPut:
+		a.secretPut(k.SecretPut)
 	case *logpb.Item_TokenPut:
 		a.tokenPut(k.TokenPut)
 	case *logpb.Item_TokenSpend:
@@ -63,16 +73,22 @@ func (a *applier) userPut(c *logpb.UserPut, r *Result) error {
 			return nil // somebody was first
 		}
 		u.Hash = *c.Hash // and Version stays: the password is the same
+		if c.Scram != "" {
+			u.Scram = c.Scram
+		}
 		c = &logpb.UserPut{Name: c.Name}
 	}
 	if c.Hash != nil && *c.Hash != u.Hash {
-		u.Hash, u.Version = *c.Hash, uint64(r.Pos)
+		u.Hash, u.Scram, u.Version = *c.Hash, c.Scram, uint64(r.Pos)
 	}
 	if c.Disabled != nil && *c.Disabled != u.Disabled {
 		u.Disabled, u.Version = *c.Disabled, uint64(r.Pos)
 	}
 	if c.SetRoles {
 		u.Roles = c.Roles
+	}
+	if c.SetQuota {
+		u.Quota = c.Quota
 	}
 	a.users[c.Name] = u
 	a.setProto(appendString(keyUser, c.Name), u)
@@ -92,27 +108,24 @@ func (a *applier) userRemove(c *logpb.UserRemove) error {
 	return nil
 }
 
-func (a *applier) aclPut(c *logpb.AclPut) {
-	rec := &logpb.Acl{Subject: c.Subject, Rules: c.Rules}
-	if len(c.Rules) == 0 {
-		delete(a.acls, c.Subject)
-		a.del(appendString(keyACL, c.Subject))
-	} else {
-		a.acls[c.Subject] = rec
-		a.setProto(appendString(keyACL, c.Subject), rec)
-	}
-	a.policy = a.policy.WithACL(aclOf(rec))
-	a.emit(Event{Kind: EventPolicy})
-}
-
 func userOf(u *logpb.User) auth.User {
-	return auth.User{Name: u.Name, Hash: u.Hash, Disabled: u.Disabled, Roles: u.Roles, Version: u.Version}
+	out := auth.User{Name: u.Name, Hash: u.Hash, Disabled: u.Disabled, Roles: u.Roles, Version: u.Version, Scram: u.Scram}
+	if q := u.Quota; q != nil {
+		out.Quota = auth.Quota{
+			MessageRate: int(q.MessageRate), ByteRate: int(min(q.ByteRate, 1<<40)), Connections: int(q.Connections),
+			Subscriptions: int(q.Subscriptions), PacketSize: int(q.PacketSize), Inflight: int(q.Inflight), TopicLevels: int(q.TopicLevels),
+		}
+	}
+	return out
 }
 
 func aclOf(c *logpb.Acl) auth.ACL {
-	out := auth.ACL{Subject: c.Subject}
-	for _, r := range c.Rules {
-		out.Rules = append(out.Rules, auth.Rule{Allow: r.Allow, Action: auth.Action(r.Action), Filter: r.Filter})
+	return auth.ACL{Subject: c.Subject, Rules: rulesOf(c.Rules)}
+}
+
+func rulesOf(rules []*logpb.Rule) (out []auth.Rule) {
+	for _, r := range rules {
+		out = append(out, auth.Rule{Allow: r.Allow, Action: auth.Action(r.Action), Filter: r.Filter})
 	}
 	return out
 }
@@ -182,6 +195,7 @@ func (a *applier) memberRemove(c *logpb.MemberRemove) error {
 	a.del(appendString(keyMember, c.Node))
 	a.del(appendString(keyPack, c.Node))
 	a.setMembers()
+	a.reach()
 	a.emit(Event{Kind: EventMembers})
 	return nil
 }

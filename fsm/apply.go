@@ -174,6 +174,7 @@ func (a *applier) entry(index uint64, data []byte) error {
 		a.stamp = e.Stamp
 	}
 	a.expireRetained()
+	a.endBans()
 	a.fireDue()
 	switch c := e.Command.(type) {
 	case *logpb.Entry_Pack:
@@ -210,6 +211,9 @@ func (a *applier) pack(p *logpb.Pack) error {
 		r, err := a.item(from, it)
 		if err != nil {
 			return err
+		}
+		if it.By != nil {
+			a.journal(r.Pos, it.By, outcomeOf(r.Err))
 		}
 		if p.Node == a.node {
 			a.emit(Event{Kind: EventResult, Pos: r.Pos, Number: p.Number, Item: i, Result: r})
@@ -331,6 +335,7 @@ func (a *applier) putMember(m *member, rec *logpb.Member) {
 	m.rec = rec
 	a.setProto(appendString(keyMember, rec.Node), rec)
 	a.setMembers()
+	a.reach()
 	a.emit(Event{Kind: EventMembers})
 }
 

@@ -85,6 +85,8 @@ type Contents struct {
 	ACLs          int `json:"acls"`
 	Certs         int `json:"certificates"`
 	Settings      int `json:"settings"`
+	Bans          int `json:"bans"`
+	Audit         int `json:"audit"`
 	Sessions      int `json:"sessions"`
 	Connected     int `json:"connected"` // of the sessions, when the copy was made
 	Wills         int `json:"wills"`
@@ -168,6 +170,14 @@ func (c *Contents) count(k, v []byte) error {
 	case keySetting:
 		c.Settings++
 		return nil
+	case keyBan:
+		return countIf(&c.Bans, true, v, new(logpb.Ban))
+	case keyVersion:
+		return countIf(new(int), len(k) == 9, v, new(logpb.AclVersion))
+	case keyAudit:
+		return countIf(&c.Audit, len(k) == 9, v, new(logpb.Audit))
+	case keySecret:
+		return nil
 	case metaApplied[0]:
 		return countMeta(string(k), v)
 	}
@@ -176,7 +186,7 @@ func (c *Contents) count(k, v []byte) error {
 
 func countMeta(k string, v []byte) error {
 	switch k {
-	case metaApplied, metaStamp, metaFilter:
+	case metaApplied, metaStamp, metaFilter, metaLevel:
 		_, err := parseUint64(v)
 		return err
 	}

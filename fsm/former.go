@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/mqcluster/mqcluster/auth"
 	"github.com/mqcluster/mqcluster/fsm/logpb"
 	"github.com/mqcluster/mqcluster/session"
 )
@@ -94,9 +95,22 @@ func (st *state) formersOf(node string, incarnation uint64) []formerKey {
 	return of
 }
 
+// whoOf is a client as its rights depend on it.
+func whoOf(user, client string, b *logpb.Bearer) auth.Who {
+	w := auth.Who{User: user, ClientID: client}
+	if b == nil {
+		return w
+	}
+	w.Cert = auth.CertFields{CN: b.Cn, O: b.O, OU: b.Ou, DNS: b.Dns}
+	if len(b.Roles)+len(b.Rules) > 0 {
+		w.Grant = &auth.Grant{Roles: b.Roles, Rules: rulesOf(b.Rules)}
+	}
+	return w
+}
+
 // sendWill publishes a will, if its client may still publish to its topic.
 func (a *applier) sendWill(client, user string, w *logpb.Will) {
-	if !a.policy.Rights(user, client).MayPublish(w.Topic) {
+	if !a.policy.RightsOf(whoOf(user, client, w.Bearer)).MayPublish(w.Topic) {
 		return
 	}
 	m := &session.Message{

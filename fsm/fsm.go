@@ -34,7 +34,7 @@ import (
 
 // Level is the feature level of this binary: the newest command or setting that
 // it knows.
-const Level = LevelServing
+const Level = LevelIdentity
 
 // Levels: 1 is the first version.
 const (
@@ -48,6 +48,9 @@ const (
 	LevelLeft = 5
 	// LevelServing: members that never vote, and the setting cluster.voters.
 	LevelServing = 6
+	// LevelIdentity: BanPut, BanRemove, AuditPut, AclReplace, SecretPut, Item.by,
+	// UserPut.scram and quota, certificate fields in rules, and AclVersion records.
+	LevelIdentity = 7
 )
 
 // Config of a Store.

@@ -346,6 +346,7 @@ func goldenLog(r *tape) []*raft.Log {
 	goldenZero(r, pe)
 	goldenFormer(r)
 	goldenImport(r)
+	goldenIdentity(r)
 	return r.logs
 }
 

@@ -28,6 +28,10 @@ const (
 	keyPack         = 'p' // node               -> next pack number
 	keyCert         = 'k' // serial             -> logpb.Cert
 	keySetting      = 'x' // key                -> value
+	keyBan          = 'B' // kind, 0, value     -> logpb.Ban
+	keyVersion      = 'H' // number             -> logpb.AclVersion
+	keyAudit        = 'J' // pos                -> logpb.Audit
+	keySecret       = 'Y' // name               -> value
 	// 'M' begins the meta keys.
 )
 
@@ -35,6 +39,7 @@ const (
 	metaApplied = "Mapplied" // raft index
 	metaStamp   = "Mstamp"   // log time, ms
 	metaFilter  = "Mfilter"  // last filter id given out
+	metaLevel   = "Mlevel"   // state.reached, from LevelIdentity on
 )
 
 func appendString(kind byte, s string) []byte {

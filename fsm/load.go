@@ -21,11 +21,12 @@ func load(db *pebble.DB, node string) (*state, error) {
 			return nil, err
 		}
 	}
-	var stamp uint64
-	if err := readUint64(db, metaStamp, &stamp); err != nil {
+	var stamp, reached uint64
+	if err := errors.Join(readUint64(db, metaStamp, &stamp), readUint64(db, metaLevel, &reached)); err != nil {
 		return nil, err
 	}
 	st.stamp = int64(stamp)
+	st.setReached(uint32(reached))
 	steps := []func() error{
 		func() error { return st.loadRecords(db) },
 		func() error { return st.loadMembers(db) },
@@ -93,6 +94,7 @@ func (st *state) loadRecords(db *pebble.DB) error {
 		into(db, keyToken, func(k string, r *logpb.Token) { st.tokens[k] = r }),
 		into(db, keyCert, func(k string, r *logpb.Cert) { st.certs[k] = r; st.table.certs.Store(k, r) }),
 		each(db, keySetting, func(k, v []byte) error { st.settings[string(k)] = string(v); return nil }),
+		st.loadIdentity(db),
 	)
 	st.setLimits()
 	st.policy = auth.NewPolicy(uint64(session.At(st.applied, 0)), slices.Values(users), slices.Values(acls))

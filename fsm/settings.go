@@ -27,6 +27,9 @@ type Limits struct {
 	TotalMessages, TotalBytes uint64
 	// QueueQoS0 lets messages of QoS 0 wait for sessions that are away.
 	QueueQoS0 bool
+	// Scram lets clients log in by SCRAM-SHA-256, and has what that needs kept of
+	// passwords. It bounds nothing.
+	Scram bool
 }
 
 // DefaultLimits are those of a cluster without settings.
@@ -54,6 +57,13 @@ const SettingVoters = "cluster.voters"
 // SettingKeys returns the settings, by key.
 func SettingKeys() []SettingKey {
 	return []SettingKey{
+		{"auth.scram", "off", "whether clients may log in by SCRAM-SHA-256, on or off; with on a second hash of each password is kept, which is quicker to guess by than argon2id, should the state be stolen", LevelIdentity, func(l *Limits, v string) error {
+			l.Scram = v == "on"
+			if v != "on" && v != "off" {
+				return errors.New("is neither on nor off")
+			}
+			return nil
+		}},
 		{"clock.after_outage", "hold", "whether the time of an outage of all nodes counts for what expires: hold, it does not, or follow", 1, func(_ *Limits, v string) error {
 			if v != "hold" && v != "follow" {
 				return errors.New("is neither hold nor follow")

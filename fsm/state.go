@@ -30,8 +30,16 @@ type state struct {
 	tokens   map[string]*logpb.Token
 	certs    map[string]*logpb.Cert
 	settings map[string]string
+	bans     map[string]*logpb.Ban // by key without its first byte
+	banDue   int64                 // log time at which the first of them ends, 0: none does
+	versions []*logpb.AclVersion   // the oldest first
+	audit    []session.Pos         // of the records that are kept, the oldest first
+	secrets  map[string][]byte
 	limits   Limits // what settings say
 	level    uint32 // the least feature level of all members
+	// reached is the highest that level has been, from LevelIdentity on: a member that
+	// joins later, and has not told its own yet, does not take it back.
+	reached uint32
 
 	topics routing.Topics[matching] // of late
 
@@ -78,6 +86,9 @@ type table struct {
 	members  []*logpb.Member
 	level    uint32    // as in state
 	certs    *sync.Map // serial -> *logpb.Cert
+	bans     *auth.Bans
+	reached  uint32
+	secrets  map[string][]byte // never changed in place
 	limits   Limits
 	stored   *stored
 }
@@ -96,6 +107,8 @@ func newState(node string) *state {
 		tokens:   map[string]*logpb.Token{},
 		certs:    map[string]*logpb.Cert{},
 		settings: map[string]string{},
+		bans:     map[string]*logpb.Ban{},
+		secrets:  map[string][]byte{},
 		limits:   DefaultLimits(),
 		stored:   count,
 		topics:   routing.Topics[matching]{Places: topicPlaces},
@@ -104,6 +117,7 @@ func newState(node string) *state {
 			shared:   routing.NewTrie[[]*group](),
 			sessions: new(sync.Map),
 			certs:    new(sync.Map),
+			bans:     new(auth.Bans),
 			limits:   DefaultLimits(),
 			stored:   count,
 		},

@@ -36,6 +36,9 @@ func (st *state) nextDue() int64 {
 	if st.expiry != 0 && (due == 0 || st.expiry < due) {
 		due = st.expiry
 	}
+	if st.banDue != 0 && (due == 0 || st.banDue < due) {
+		due = st.banDue
+	}
 	return due
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/mqcluster/mqcluster/auth"
 	"github.com/mqcluster/mqcluster/broker"
+	"github.com/mqcluster/mqcluster/identity"
 	mtls "github.com/mqcluster/mqcluster/tls"
 )
 
@@ -20,7 +21,7 @@ import (
 // for each worker: about ten seconds' worth.
 const verifyQueue = 300
 
-func (n *Node) openAuth(context.Context) error {
+func (n *Node) openAuth(ctx context.Context) error {
 	params := n.hashCost()
 	if err := params.Validate(); err != nil {
 		return err
@@ -30,7 +31,13 @@ func (n *Node) openAuth(context.Context) error {
 	n.memory = auth.NewMemory(auth.MemoryConfig{OnRemember: n.share})
 	n.verifier = auth.NewVerifier(workers, workers*verifyQueue, auth.WithMemory(n.memory), auth.WithRenew(n.renewHash))
 	n.secrets = &secrets{use: n.useSecrets}
+	if err := n.openGuard(); err != nil {
+		return err
+	}
 	if err := n.countChecks(); err != nil {
+		return err
+	}
+	if err := n.openTokens(ctx); err != nil {
 		return err
 	}
 	return n.verifier.SetCost(params)
@@ -72,6 +79,15 @@ func (n *Node) hashCost() auth.Params {
 
 // authenticate implements authenticator.
 func (n *Node) authenticate(ctx context.Context, c broker.Credentials) (string, error) {
+	if err := n.guard.admits(c, c.Username); err != nil {
+		return "", err
+	}
+	user, err := n.prove(ctx, c)
+	return user, n.guard.judged(c, user, err)
+}
+
+// prove returns the user that the credentials prove.
+func (n *Node) prove(ctx context.Context, c broker.Credentials) (string, error) {
 	l := n.listenerConfig(c.Listener)
 	policy := n.store.Policy()
 	certName, err := certificateUser(l, c)
@@ -85,7 +101,10 @@ func (n *Node) authenticate(ctx context.Context, c broker.Credentials) (string, 
 		}
 		n.proofs.shown(c, certName, 0)
 		return certName, admits(policy, certName)
+	case n.tokens != nil && identity.IsToken(c.Password):
+		return n.proveToken(ctx, c)
 	case !c.HasUsername && l != nil && l.AllowAnonymous:
+		n.proofs.shown(c, "", 0)
 		return "", nil
 	case !c.HasUsername:
 		return "", auth.ErrNoCredentials
@@ -102,6 +121,7 @@ func (n *Node) authenticate(ctx context.Context, c broker.Credentials) (string, 
 	if now, still := n.store.Policy().User(c.Username); !still || now.Disabled || now.Version != u.Version {
 		return c.Username, auth.ErrWrongPassword
 	}
+	n.keepScram(u, c.Password)
 	return c.Username, nil
 }
 
@@ -129,7 +149,7 @@ func (n *Node) policyChanged() {
 const reasonNotAuthorized = 0x87
 
 // expelLoop ends the connections whose user may connect no longer, whose
-// password was changed or whose certificate was revoked. What the others may do,
+// password was changed, whose certificate was revoked, or who are banned. What the others may do,
 // the broker looks up again by itself.
 func (n *Node) expelLoop() {
 	for {
@@ -150,7 +170,7 @@ func (n *Node) expelBroken() {
 	if n.caChanged.Swap(false) {
 		trusts = n.identity.Trusts
 	}
-	for _, p := range n.proofs.broken(n.store.Policy(), n.store.Revoked, trusts) {
+	for _, p := range n.proofs.broken(n.store.Policy(), n.store.Bans(), n.store.Revoked, trusts) {
 		n.log.Info("a client may be connected no longer", "client", p.client)
 		if p.client == "" || !n.broker.Kick(p.client, reasonNotAuthorized) {
 			_ = p.conn.Close() // it has no session yet that could be told

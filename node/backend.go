@@ -11,7 +11,6 @@ import (
 
 	"github.com/mqcluster/mqcluster/admin"
 	"github.com/mqcluster/mqcluster/auth"
-	"github.com/mqcluster/mqcluster/fsm"
 	"github.com/mqcluster/mqcluster/fsm/logpb"
 	mtls "github.com/mqcluster/mqcluster/tls"
 )
@@ -32,16 +31,22 @@ var (
 	_ admin.Balance  = backend{}
 	_ admin.Importer = backend{}
 
-	_ admin.Authority = backend{}
-	_ admin.Doctor    = backend{}
-	_ admin.Health    = health{}
+	_ admin.Authority  = backend{}
+	_ admin.Doctor     = backend{}
+	_ admin.AclHistory = backend{}
+	_ admin.Bans       = backend{}
+	_ admin.Auditor    = backend{}
+	_ admin.Health     = health{}
 )
 
 func (n *Node) openAdmin(ctx context.Context) (err error) {
 	b := backend{n}
 	n.admin, err = admin.Open(ctx, admin.Config{Socket: n.cfg.Admin.Socket, HealthListen: n.cfg.Health.Listen}, admin.Deps{
-		Backend: admin.Backend{Cluster: b, Tokens: b, Users: b, Acls: b, Certs: b, Sessions: b, Settings: b, Clock: b, Backups: b, Balance: b, Importer: b, Authority: b, Doctor: b},
-		Health:  health{n}, Gatherer: n.reg, Logger: n.log,
+		Backend: admin.Backend{
+			Cluster: b, Tokens: b, Users: b, Acls: b, Certs: b, Sessions: b, Settings: b, Clock: b, Backups: b, Balance: b, Importer: b,
+			History: b, Bans: b, Auditor: b, Authority: b, Doctor: b,
+		},
+		Health: health{n}, Gatherer: n.reg, Logger: n.log,
 	})
 	if err != nil {
 		return err
@@ -85,7 +90,11 @@ const enforcedIn = 2 * time.Second
 
 // change proposes an item and waits until every leaseholder has applied it.
 func (b backend) change(ctx context.Context, item *logpb.Item) (admin.Change, error) {
+	item.By = b.n.byAsked(ctx)
 	r, err := b.n.proposeResult(ctx, item)
+	if f, ok := errors.AsType[*fault](err); item.By != nil && (err == nil || ok && f.status == http.StatusConflict) {
+		admin.AskedFrom(ctx).Note() // refused or not, the log says by whom
+	}
 	if err != nil {
 		return admin.Change{}, adminError(err)
 	}
@@ -220,10 +229,44 @@ func (b backend) SetUser(ctx context.Context, r admin.UserSet) (admin.Change, er
 	if r.Roles != nil {
 		put.Roles, put.SetRoles = *r.Roles, true
 	}
+	if r.Quota != nil {
+		if err := b.n.quotaInto(put, *r.Quota); err != nil {
+			return admin.Change{}, err
+		}
+	}
 	if err := b.n.hashInto(put, r.Password); err != nil {
 		return admin.Change{}, err
 	}
 	return b.changeUser(ctx, put)
+}
+
+// quotaInto puts a user's limits into a change.
+func (n *Node) quotaInto(put *logpb.UserPut, q admin.Quota) error {
+	for _, l := range []struct {
+		name string
+		v    int
+		most int
+	}{
+		{"message rate", q.MessageRate, 1 << 30}, {"byte rate", q.ByteRate, 1 << 40}, {"number of connections", q.Connections, 1 << 24},
+		{"number of subscriptions", q.Subscriptions, 1 << 24}, {"packet size", q.PacketSize, int(16 * MiB)},
+		{"number in flight", q.Inflight, 65535}, {"number of topic levels", q.TopicLevels, 65535},
+	} {
+		if l.v < 0 || l.v > l.most {
+			return invalid(fmt.Errorf("the %s %d is out of range: write 0 for no limit, or up to %d", l.name, l.v, l.most))
+		}
+	}
+	if q.PacketSize != 0 && q.PacketSize < 64 {
+		return invalid(fmt.Errorf("the packet size %d is too small for any CONNECT: write at least 64", q.PacketSize))
+	}
+	put.SetQuota = true
+	put.Quota = &logpb.Quota{
+		MessageRate: uint32(q.MessageRate), ByteRate: uint64(q.ByteRate), Connections: uint32(q.Connections), Subscriptions: uint32(q.Subscriptions),
+		PacketSize: uint32(q.PacketSize), Inflight: uint32(q.Inflight), TopicLevels: uint32(q.TopicLevels),
+	}
+	if q == (admin.Quota{}) {
+		put.Quota = nil
+	}
+	return n.reached("limits of a user")
 }
 
 func (b backend) changeUser(ctx context.Context, put *logpb.UserPut) (admin.Change, error) {
@@ -258,6 +301,7 @@ func (n *Node) hashInto(put *logpb.UserPut, password []byte) error {
 	}
 	h, err := auth.Hash(password, n.hashCost())
 	put.Hash = &h
+	n.scramInto(put, password)
 	return err
 }
 
@@ -274,7 +318,9 @@ func (b backend) ListUsers(_ context.Context, name string) ([]admin.User, error)
 	var out []admin.User
 	for _, u := range b.n.store.Users() {
 		if name == "" || name == u.Name {
-			out = append(out, admin.User{Name: u.Name, Disabled: u.Disabled, HasPassword: u.Hash != "", Roles: u.Roles})
+			out = append(out, admin.User{
+				Name: u.Name, Disabled: u.Disabled, HasPassword: u.Hash != "", Scram: u.Scram != "", Roles: u.Roles, Quota: quotaOf(u.Quota),
+			})
 		}
 	}
 	if name != "" && len(out) == 0 {
@@ -288,23 +334,9 @@ func (b backend) SetAcl(ctx context.Context, r admin.Acl) (admin.Change, error) 
 	if err := auth.ValidSubject(r.Subject); err != nil {
 		return admin.Change{}, invalid(err)
 	}
-	put := &logpb.AclPut{Subject: r.Subject}
-	for _, text := range r.Rules {
-		rule, err := auth.ParseRule(text)
-		if err != nil {
-			return admin.Change{}, invalid(err)
-		}
-		put.Rules = append(put.Rules, &logpb.Rule{Allow: rule.Allow, Action: uint32(rule.Action), Filter: rule.Filter})
-		if !rule.Action.Wide() {
-			if err := b.n.everyoneAt(fsm.LevelImport, "a rule about "+rule.Action.String()); err != nil {
-				return admin.Change{}, err
-			}
-		}
-	}
-	if r.Subject == auth.Anonymous {
-		if err := b.n.everyoneAt(fsm.LevelImport, "the subject anonymous"); err != nil {
-			return admin.Change{}, err
-		}
+	put, err := b.n.aclRecord(r)
+	if err != nil {
+		return admin.Change{}, err
 	}
 	return b.change(ctx, &logpb.Item{Kind: &logpb.Item_AclPut{AclPut: put}})
 }
@@ -316,11 +348,7 @@ func (b backend) ListAcls(_ context.Context, subject string) ([]admin.Acl, error
 		if subject != "" && a.Subject != subject {
 			continue
 		}
-		acl := admin.Acl{Subject: a.Subject, Rules: []string{}}
-		for _, r := range a.Rules {
-			acl.Rules = append(acl.Rules, auth.Rule{Allow: r.Allow, Action: auth.Action(r.Action), Filter: r.Filter}.String())
-		}
-		out = append(out, acl)
+		out = append(out, admin.Acl{Subject: a.Subject, Rules: ruleTexts(a.Rules)})
 	}
 	if subject != "" && len(out) == 0 {
 		return nil, &admin.Error{Kind: admin.NotFound, Msg: fmt.Sprintf("%s has no rules: set some with mqcluster acl set %s RULE...", subject, subject)}
@@ -334,10 +362,5 @@ func (b backend) ExplainAcl(_ context.Context, q admin.AclQuestion) (admin.AclAn
 	if err != nil {
 		return admin.AclAnswer{}, invalid(err)
 	}
-	e := b.n.store.Policy().Explain(q.User, q.Client, action, q.Topic)
-	a := admin.AclAnswer{Allowed: e.Allowed, Subject: e.Subject, Reason: e.Why}
-	if e.Rule != nil {
-		a.Rule = e.Rule.String()
-	}
-	return a, nil
+	return explained(b.n.store.Policy(), q, action), nil
 }

@@ -93,9 +93,9 @@ func (n *Node) tellDigest(context.Context) {
 	})
 }
 
-// lead is what only the leader does: it hands down the secrets and promotes
-// nodes that have caught up.
-func (n *Node) lead(context.Context) {
+// lead is what only the leader does: it hands down the secrets of memory, has those
+// of the log made, and promotes nodes that have caught up.
+func (n *Node) lead(ctx context.Context) {
 	if !n.consensus.IsLeader() {
 		return
 	}
@@ -112,6 +112,7 @@ func (n *Node) lead(context.Context) {
 		}
 		n.secrets.receive(blob)
 	}
+	n.makeSecrets(ctx)
 	n.settleVoters()
 }
 

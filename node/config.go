@@ -22,6 +22,8 @@ type Config struct {
 	Limits      LimitsConfig  `yaml:"limits"`
 	Auth        AuthConfig    `yaml:"auth"`
 	CA          CAConfig      `yaml:"ca"`
+	Abuse       AbuseConfig   `yaml:"abuse"`
+	Audit       AuditConfig   `yaml:"audit"`
 	Raft        RaftConfig    `yaml:"raft"`
 	Storage     StorageConfig `yaml:"storage"`
 	Drain       DrainConfig   `yaml:"drain"`
@@ -70,6 +72,9 @@ type LimitsConfig struct {
 	TopicAliasMaximum          int           `yaml:"topic_alias_maximum" help:"topic aliases of one connection; 0: none"`
 	ClientBuffer               Size          `yaml:"client_buffer" help:"messages held in memory for one slow client"`
 	MaxSubscriptions           int           `yaml:"max_subscriptions" help:"subscriptions of one session"`
+	MessageRate                int           `yaml:"message_rate" help:"messages a second that are read of one client, which waits when it sends more; 0: no limit"`
+	ByteRate                   Size          `yaml:"byte_rate" help:"bytes of messages a second, likewise; 0: no limit"`
+	TopicLevels                int           `yaml:"topic_levels" help:"levels of topics and filters; 0: no limit"`
 	RetainedRate               int           `yaml:"retained_rate" help:"retained messages a second that are read for the subscriptions of one client; 0: no limit"`
 	MaxConnections             int           `yaml:"max_connections" help:"clients of this node; 0: as many as memory allows"`
 	Memory                     Size          `yaml:"memory" help:"memory of the process, near which new clients are refused; 0: three quarters of the machine's or the container's"`
@@ -80,12 +85,45 @@ type LimitsConfig struct {
 	StallTimeout               time.Duration `yaml:"stall_timeout" help:"how long a client may leave its socket full"`
 }
 
-// AuthConfig is the cost of passwords.
+// AuthConfig is the cost of passwords, and what else proves who a client is.
 type AuthConfig struct {
-	RevealDenials bool `yaml:"reveal_denials" help:"answer a subscription that is not allowed with 0x87 Not authorized instead of 0x80 Unspecified error"`
-	Argon2Memory  Size `yaml:"argon2_memory" help:"memory of one password hash"`
-	Argon2Time    int  `yaml:"argon2_time" help:"passes of one password hash"`
-	Workers       int  `yaml:"workers" help:"password checks at a time; 0: half the cores, at least one"`
+	RevealDenials bool      `yaml:"reveal_denials" help:"answer a subscription that is not allowed with 0x87 Not authorized instead of 0x80 Unspecified error"`
+	Argon2Memory  Size      `yaml:"argon2_memory" help:"memory of one password hash"`
+	Argon2Time    int       `yaml:"argon2_time" help:"passes of one password hash"`
+	Workers       int       `yaml:"workers" help:"password checks at a time; 0: half the cores, at least one"`
+	JWT           JWTConfig `yaml:"jwt"`
+}
+
+// JWTConfig is a second source of users: whoever sends a JSON web token of an issuer
+// in the place of a password is the user that it names.
+type JWTConfig struct {
+	JWKSURL    string        `yaml:"jwks_url" help:"URL of the issuer's keys (JSON web key set), https or on this machine; empty: none"`
+	JWKSFile   string        `yaml:"jwks_file" kind:"path" help:"file with the issuer's keys, in the place of jwks_url"`
+	CAFile     string        `yaml:"ca_file" kind:"path" help:"PEM of the CAs of jwks_url's server (default: the system's)"`
+	Refresh    time.Duration `yaml:"refresh" help:"how often the keys are read again; of an unknown key they are sooner"`
+	Issuer     string        `yaml:"issuer" help:"what a token's iss must be"`
+	Audience   string        `yaml:"audience" help:"what a token's aud must have"`
+	Algorithms []string      `yaml:"algorithms" help:"signatures that count: RS256, ES256, EdDSA (default: all three)"`
+	Leeway     time.Duration `yaml:"leeway" help:"by how much the issuer's clock may differ"`
+	UserClaim  string        `yaml:"user_claim" help:"claim that is the user's name"`
+	RulesClaim string        `yaml:"rules_claim" help:"claim with a list of rules, as mqcluster acl has them; empty: none"`
+	RolesClaim string        `yaml:"roles_claim" help:"claim with a list of roles; empty: none"`
+}
+
+// AbuseConfig bounds what clients may do wrong. Behind a balancer it needs PROXY
+// headers (proxy_from) to tell clients apart.
+type AbuseConfig struct {
+	AddressFailures int           `yaml:"address_failures" help:"logins from one address (IPv6: /64) that may fail within the window; then only users who have logged in there before are looked at; 0: any number"`
+	UserFailures    int           `yaml:"user_failures" help:"logins of one user that may fail within the window; then it is let in only where it has logged in before; 0: any number"`
+	Window          time.Duration `yaml:"window" help:"time within which all of that is forgotten"`
+	ScanLimit       int           `yaml:"scan_limit" help:"failed handshakes, logins and broken packets within the window for which an address is banned from which nobody got in for an hour; 0: never"`
+	FlapLimit       int           `yaml:"flap_limit" help:"connections of one client id within the window for which it is banned; 0: never"`
+	BanTime         time.Duration `yaml:"ban_time" help:"how long such a ban lasts, on all nodes"`
+}
+
+// AuditConfig is where the audit goes beside the log of the cluster.
+type AuditConfig struct {
+	Syslog string `yaml:"syslog" help:"where this node sends what it was asked to change, in RFC 5424: local, unix:PATH, udp:HOST:PORT or tcp:HOST:PORT; empty: nowhere"`
 }
 
 // CAConfig is how a voter keeps the key of the cluster's CA.
@@ -200,7 +238,11 @@ func Defaults() Config {
 			ConnectTimeout:             10 * time.Second,
 			StallTimeout:               30 * time.Second,
 		},
-		Auth: AuthConfig{Argon2Memory: 19 * MiB, Argon2Time: 2},
+		Auth: AuthConfig{
+			Argon2Memory: 19 * MiB, Argon2Time: 2,
+			JWT: JWTConfig{Refresh: 5 * time.Minute, Leeway: 30 * time.Second, UserClaim: "sub"},
+		},
+		Abuse: AbuseConfig{AddressFailures: 100, UserFailures: 20, Window: time.Minute, ScanLimit: 300, BanTime: 10 * time.Minute},
 		Raft: RaftConfig{
 			Heartbeat:         500 * time.Millisecond,
 			Election:          500 * time.Millisecond,

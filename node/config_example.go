@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -18,18 +19,19 @@ const exampleWidth = 88
 func Example() ([]byte, error) {
 	var out bytes.Buffer
 	prose(&out, "", "Configuration of mqcluster. It sets nothing as it is: take the # off the keys that are to have another value than the default, which is the one shown. A flag or a variable beats this file; mqcluster config check tells what is wrong with it.")
-	defaults, section := Defaults(), ""
+	defaults := Defaults()
+	var section []string
 	for _, key := range Keys() {
-		indent, name := "", key.Name
-		own, last, inside := strings.Cut(key.Name, ".")
+		path := strings.Split(key.Name, ".")
+		own, name := path[:len(path)-1], path[len(path)-1]
+		indent := strings.Repeat("  ", len(own))
 		out.WriteByte('\n')
-		if inside {
-			indent, name = "  ", last
-			if own != section {
-				section = own
-				fmt.Fprintf(&out, "%s:\n", section)
+		for i := range own {
+			if i >= len(section) || !slices.Equal(own[:i+1], section[:i+1]) {
+				fmt.Fprintf(&out, "%s%s:\n", strings.Repeat("  ", i), own[i])
 			}
 		}
+		section = own
 		if key.Name == ListenersKey { // the help is that of the flag
 			prose(&out, indent, "the ports for clients; each may have these keys, those of tls in a section of that name:")
 			listenerKeys(&out, reflect.TypeFor[Listener](), "")

@@ -78,10 +78,7 @@ func (l *Loaded) tree(keep func(key string) bool, comments bool) *yaml.Node {
 		if dot := strings.LastIndexByte(key.Name, '.'); dot >= 0 {
 			section, name = key.Name[:dot], key.Name[dot+1:]
 		}
-		if sections[section] == nil {
-			sections[section] = &yaml.Node{Kind: yaml.MappingNode}
-			root.Content = append(root.Content, word(section), sections[section])
-		}
+		at := sectionNode(sections, section)
 		value := reflect.ValueOf(&l.Config).Elem().FieldByIndex(key.index)
 		name1, node := word(name), valueNode(value)
 		if comments {
@@ -91,9 +88,26 @@ func (l *Loaded) tree(keep func(key string) bool, comments bool) *yaml.Node {
 				name1.HeadComment = l.Source(key.Name)
 			}
 		}
-		sections[section].Content = append(sections[section].Content, name1, node)
+		at.Content = append(at.Content, name1, node)
 	}
 	return root
+}
+
+// sectionNode returns the mapping of a section, made where it is missing, in that of
+// the section around it.
+func sectionNode(sections map[string]*yaml.Node, name string) *yaml.Node {
+	if n := sections[name]; n != nil {
+		return n
+	}
+	outer, last := "", name
+	if dot := strings.LastIndexByte(name, '.'); dot >= 0 {
+		outer, last = name[:dot], name[dot+1:]
+	}
+	n := &yaml.Node{Kind: yaml.MappingNode}
+	sections[name] = n
+	around := sectionNode(sections, outer)
+	around.Content = append(around.Content, word(last), n)
+	return n
 }
 
 // word is a plain key.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/mqcluster/mqcluster/auth"
 	"github.com/mqcluster/mqcluster/backup"
+	"github.com/mqcluster/mqcluster/identity"
 )
 
 // Validate returns Problems with everything in c that cannot work, or nil. It
@@ -202,6 +203,43 @@ func (c *Config) checkLimits(v *validator) {
 	v.check(a.Argon2Memory >= auth.MinMemory*KiB && a.Argon2Memory <= auth.MaxMemory*KiB, "auth.argon2_memory is %s: write %s to %s", a.Argon2Memory, auth.MinMemory*KiB, auth.MaxMemory*KiB)
 	v.between("auth.argon2_time", a.Argon2Time, 1, 100)
 	v.between("auth.workers", a.Workers, 0, 1024)
+	v.atLeast("limits.message_rate", l.MessageRate, 0)
+	v.check(l.ByteRate >= 0 && l.ByteRate <= TiB, "limits.byte_rate is %s: write at most 1TiB, or 0 for no limit", l.ByteRate)
+	v.between("limits.topic_levels", l.TopicLevels, 0, 65535)
+	a.JWT.check(v)
+	c.Abuse.check(v)
+	if _, _, err := syslogAddress(c.Audit.Syslog); err != nil {
+		v.check(false, "audit.syslog %s", err)
+	}
+}
+
+func (j *JWTConfig) check(v *validator) {
+	v.check(j.JWKSURL == "" || j.JWKSFile == "", "auth.jwt has jwks_url and jwks_file: keep one")
+	if !j.on() {
+		return
+	}
+	if j.JWKSURL != "" {
+		err := identity.ValidKeysURL(j.JWKSURL)
+		v.check(err == nil, "auth.jwt.jwks_url: %v", err)
+	}
+	v.check(j.CAFile == "" || j.JWKSURL != "", "auth.jwt.ca_file is set without jwks_url: remove it")
+	v.check(j.Issuer != "", "auth.jwt.issuer is empty: write what the tokens' iss is, or anybody with such a key could name users")
+	v.check(j.Audience != "", "auth.jwt.audience is empty: write what the tokens' aud has, or tokens for other services would be taken")
+	v.check(j.Refresh >= time.Second && j.Refresh <= 24*time.Hour, "auth.jwt.refresh is %s: write 1s to 24h", FormatDuration(j.Refresh))
+	v.check(j.Leeway >= 0 && j.Leeway <= 5*time.Minute, "auth.jwt.leeway is %s: write at most 5m", FormatDuration(j.Leeway))
+	v.check(j.UserClaim != "", "auth.jwt.user_claim is empty: write the claim that names the user, such as sub")
+	for _, alg := range j.Algorithms {
+		v.oneOf("auth.jwt.algorithms", alg, identity.Algorithms()...)
+	}
+}
+
+func (a *AbuseConfig) check(v *validator) {
+	v.atLeast("abuse.address_failures", a.AddressFailures, 0)
+	v.atLeast("abuse.user_failures", a.UserFailures, 0)
+	v.atLeast("abuse.scan_limit", a.ScanLimit, 0)
+	v.atLeast("abuse.flap_limit", a.FlapLimit, 0)
+	v.check(a.Window >= time.Second && a.Window <= 24*time.Hour, "abuse.window is %s: write 1s to 24h", FormatDuration(a.Window))
+	v.check(a.BanTime >= time.Second, "abuse.ban_time is %s: write at least 1s", FormatDuration(a.BanTime))
 }
 
 func (c *Config) checkTiming(v *validator) {

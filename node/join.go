@@ -190,7 +190,8 @@ func (n *Node) admit(ctx context.Context, req joinRequest) (joinAnswer, error) {
 		return joinAnswer{}, err
 	}
 	spend := &logpb.TokenSpend{Id: token.ID(), Hash: token.Hash(), KeyHash: mtls.KeyHash(pub), Node: req.Node}
-	if err := n.propose(ctx, &logpb.Item{Kind: &logpb.Item_TokenSpend{TokenSpend: spend}}); err != nil {
+	by := n.byNode("token "+token.ID(), "join", req.Node, "at "+req.Address)
+	if err := n.propose(ctx, &logpb.Item{Kind: &logpb.Item_TokenSpend{TokenSpend: spend}, By: by}); err != nil {
 		n.log.Warn("a join was refused", "member", req.Node, "token", token.ID(), "err", err)
 		return joinAnswer{}, err
 	}

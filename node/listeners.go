@@ -8,6 +8,7 @@ import (
 
 	"github.com/mqcluster/mqcluster/broker"
 	"github.com/mqcluster/mqcluster/broker/listener"
+	"github.com/mqcluster/mqcluster/identity"
 	mtls "github.com/mqcluster/mqcluster/tls"
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -26,11 +27,13 @@ func (n *Node) openBroker(ctx context.Context) (err error) {
 		MaxPacketSize: int(l.MaxPacketSize), ReceiveMaximum: l.ReceiveMaximum, MaxInflight: l.MaxInflight,
 		MaxSubscriptions: l.MaxSubscriptions, MaxQueuedBytes: int(l.ClientBuffer), TopicAliasMaximum: l.TopicAliasMaximum,
 		MaxSessionExpiry: uint32(l.PersistentClientExpiration / time.Second), MaxKeepAlive: uint16(l.MaxKeepAlive / time.Second),
-		RetainedRate:  cmp.Or(l.RetainedRate, -1),
+		RetainedRate: cmp.Or(l.RetainedRate, -1),
+		MessageRate:  l.MessageRate, ByteRate: int(l.ByteRate), TopicLevels: l.TopicLevels,
 		RevealDenials: n.cfg.Auth.RevealDenials, ConnectTimeout: l.ConnectTimeout, UnservedTimeout: n.cfg.Drain.IsolatedAfter,
 		StallTimeout: l.StallTimeout, DrainGrace: uint32(n.cfg.Drain.Grace / time.Second), ServerReference: n.cfg.Drain.Reference,
 	}, broker.Deps{
 		Log: brokerLog{n}, Routes: n.routes, Auth: authenticator{n},
+		Enhanced: map[string]broker.Enhanced{identity.SCRAM: scramMethod{n}}, Refused: n.refusals, Misbehaved: n.guard.misbehaved,
 		Logger: n.log, Registerer: n.reg, NodeID: n.cfg.Node.ID, Stamp: n.store.Stamp, Scarce: n.consensus.Scarce,
 	})
 	if err != nil {
@@ -47,7 +50,7 @@ func (n *Node) openListeners(ctx context.Context) error {
 	}
 	n.wg.Go(func() { mem.watch(n.ctx) })
 	share := listener.Deps{
-		Serve: n.serveClient, Explain: mtls.Describe, Logger: n.log, Registerer: n.reg,
+		Serve: n.serveClient, Explain: mtls.Describe, Logger: n.log, Registerer: n.reg, Banned: n.guard.banned, Refused: n.guard.refused,
 		Budget:    listener.NewBudget(n.cfg.Limits.UnauthenticatedConnections, unauthenticatedBytes),
 		Admission: listener.NewAdmission(listener.AdmissionConfig{MaxConnections: n.cfg.Limits.MaxConnections, Short: mem.short.Load}),
 	}

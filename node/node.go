@@ -18,9 +18,11 @@ import (
 	"github.com/mqcluster/mqcluster/auth"
 	"github.com/mqcluster/mqcluster/broker"
 	"github.com/mqcluster/mqcluster/broker/listener"
+	"github.com/mqcluster/mqcluster/broker/refused"
 	"github.com/mqcluster/mqcluster/consensus"
 	"github.com/mqcluster/mqcluster/fsm"
 	"github.com/mqcluster/mqcluster/gossip"
+	"github.com/mqcluster/mqcluster/identity"
 	"github.com/mqcluster/mqcluster/mesh"
 	"github.com/mqcluster/mqcluster/mesh/forward"
 	"github.com/mqcluster/mqcluster/session"
@@ -63,6 +65,10 @@ type Node struct {
 	verifier  *auth.Verifier
 	memory    *auth.Memory
 	secrets   *secrets
+	guard     *guard
+	refusals  *refused.Log
+	tokens    *identity.Tokens // nil without
+	syslog    *syslogSink      // nil without
 	renewals  renewals
 	recheck   chan struct{} // users changed
 	expelMu   sync.Mutex
@@ -147,6 +153,7 @@ func Open(ctx context.Context, cfg Config, deps Deps) (_ *Node, err error) {
 		{"control", n.openControl},
 		{"gossip", n.openGossip},
 		{"mesh", n.startMesh},
+		{"syslog", n.openSyslog},
 		{"admin", n.openAdmin},
 		{"listeners", n.openListeners},
 		{"chores", n.openChores},

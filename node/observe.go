@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/mqcluster/mqcluster/auth"
 	"github.com/mqcluster/mqcluster/broker"
 	"github.com/mqcluster/mqcluster/fsm"
 	"github.com/mqcluster/mqcluster/fsm/logpb"
@@ -89,14 +90,19 @@ type authenticator struct{ n *Node }
 var _ broker.Authenticator = authenticator{}
 
 // Authenticate returns the user that the credentials prove: the name in the
-// certificate where the listener says so, else user name and password. Where
-// both are there they must agree.
+// certificate where the listener says so, else that in a token in the place of the
+// password, else user name and password. Where several are there they must agree.
 func (a authenticator) Authenticate(ctx context.Context, c broker.Credentials) (string, error) {
 	return a.n.authenticate(ctx, c)
 }
 
-func (a authenticator) Rights(user, clientID string) broker.Rights {
-	return a.n.store.Policy().Rights(user, clientID)
+func (a authenticator) Rights(c broker.Credentials, user string) broker.Rights {
+	return a.n.rightsOf(c, user)
+}
+
+func (a authenticator) Quota(user string) auth.Quota {
+	u, _ := a.n.store.Policy().User(user)
+	return u.Quota
 }
 
 func (a authenticator) Version() uint64 { return a.n.store.Policy().Version() }

@@ -22,26 +22,41 @@ func (n *Node) renewHash(user, old string) func(hash string) {
 	if !ok || u.Hash != old || n.everyoneAt(fsm.LevelImport, "") != nil {
 		return nil
 	}
-	r := &n.renewals
+	if !n.renewals.begin(user) {
+		return nil
+	}
+	return func(hash string) {
+		n.putRenewed(&logpb.UserPut{Name: user, Hash: &hash, Replaces: old, Update: true})
+	}
+}
+
+// begin tells whether the user's hash may be replaced now; end has to follow.
+func (r *renewals) begin(user string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.users[user] {
-		return nil
+		return false
 	}
 	if r.users == nil {
 		r.users = map[string]bool{}
 	}
 	r.users[user] = true
-	return func(hash string) {
-		item := &logpb.Item{Kind: &logpb.Item_UserPut{UserPut: &logpb.UserPut{Name: user, Hash: &hash, Replaces: old, Update: true}}}
-		n.wg.Go(func() {
-			// A failure leaves the old hash, and the next login tries again.
-			if err := n.propose(n.ctx, item); err != nil {
-				n.log.Debug("a password was not hashed anew; tried again at the next login", "err", err)
-			}
-			r.mu.Lock()
-			delete(r.users, user)
-			r.mu.Unlock()
-		})
-	}
+	return true
+}
+
+func (r *renewals) end(user string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.users, user)
+}
+
+// putRenewed proposes what begin allowed, without waiting for it.
+func (n *Node) putRenewed(put *logpb.UserPut) {
+	n.wg.Go(func() {
+		// A failure leaves what was there, and the next login tries again.
+		if err := n.propose(n.ctx, &logpb.Item{Kind: &logpb.Item_UserPut{UserPut: put}}); err != nil {
+			n.log.Debug("a password was not hashed anew; tried again at the next login", "err", err)
+		}
+		n.renewals.end(put.Name)
+	})
 }

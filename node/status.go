@@ -193,9 +193,16 @@ func (b backend) Leave(ctx context.Context, r admin.LeaveRequest) (_ admin.Chang
 			}
 		}
 	}
+	asked := admin.AskedFrom(ctx)
+	if r.Actor, r.Via = "", ""; asked != nil && n.identityLevel() {
+		r.Actor, r.Via = asked.Actor, n.cfg.Node.ID // the leader's log has it, when this node may be gone
+	}
 	index, err := askLeader(ctx, n, pathLeave, r, n.expel)
 	if f, ok := errors.AsType[*fault](err); ok && f.status == http.StatusMisdirectedRequest {
 		index, err = n.expelByOther(ctx, r)
+	}
+	if err == nil && r.Actor != "" {
+		asked.Note()
 	}
 	if err == nil && r.Node == n.cfg.Node.ID {
 		// The log does not reach a node that is gone from it.
@@ -305,7 +312,11 @@ func (n *Node) expel(ctx context.Context, r admin.LeaveRequest) (uint64, error) 
 	if err := n.revokeCerts(ctx, m.Node); err != nil {
 		return 0, err
 	}
-	res, err := n.proposeResult(ctx, &logpb.Item{Kind: &logpb.Item_MemberRemove{MemberRemove: &logpb.MemberRemove{Node: m.Node, Store: m.Store}}})
+	item := &logpb.Item{Kind: &logpb.Item_MemberRemove{MemberRemove: &logpb.MemberRemove{Node: m.Node, Store: m.Store}}}
+	if r.Actor != "" {
+		item.By = n.byNode(r.Actor, "leave", m.Node, fmt.Sprintf("asked of node %s, force %v", r.Via, r.Force))
+	}
+	res, err := n.proposeResult(ctx, item)
 	n.log.Info("a node left", "member", m.Node)
 	if err == nil && r.Compromised {
 		err = n.replaceSecrets()

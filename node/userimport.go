@@ -72,12 +72,16 @@ func checkImport(r admin.UserImport) error {
 // leaves the other cores to the clients.
 func (n *Node) planImport(ctx context.Context, r admin.UserImport, out *admin.UserImportResult) ([]*logpb.Item, error) {
 	policy := n.store.Policy()
-	hashes := make([]string, len(r.Users))
+	hashes, scrams := make([]string, len(r.Users)), make([]string, len(r.Users))
 	err := inParallel(ctx, len(r.Users), n.hashWorkers(), func(_ context.Context, i int) (err error) {
 		e := r.Users[i]
 		if hashes[i] = e.Hash; e.Hash == "" {
 			u, _ := policy.User(e.Name)
-			hashes[i], err = n.hashUnlessSame(u.Hash, e.Password)
+			if hashes[i], err = n.hashUnlessSame(u.Hash, e.Password); hashes[i] != u.Hash {
+				put := &logpb.UserPut{Name: e.Name}
+				n.scramInto(put, e.Password)
+				scrams[i] = put.Scram
+			}
 		}
 		return err
 	})
@@ -87,7 +91,7 @@ func (n *Node) planImport(ctx context.Context, r admin.UserImport, out *admin.Us
 	var items []*logpb.Item
 	for i, e := range r.Users {
 		u, known := policy.User(e.Name)
-		put := &logpb.UserPut{Name: e.Name, Hash: &hashes[i]}
+		put := &logpb.UserPut{Name: e.Name, Hash: &hashes[i], Scram: scrams[i]}
 		if r.Roles != nil {
 			put.Roles, put.SetRoles = *r.Roles, true
 		}

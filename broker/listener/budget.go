@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"context"
 	"errors"
+	"net/netip"
 	"sync"
 	"time"
 )
@@ -20,9 +21,14 @@ const (
 // evictAfter is how old a silent connection must be before it has to make room,
 // and begunAfter one whose TLS handshake has begun: in a storm, clients are slow
 // themselves, and to throw away what was computed for them makes it last.
+//
+// A source that has more than crowd silent connections, and is not the only one, has
+// evictAfter for all of them, and the others have begunAfter: whoever holds half-open
+// connections by the thousand is not to keep everybody else waiting.
 const (
 	evictAfter = time.Second
 	begunAfter = 5 * time.Second
+	crowd      = 16
 )
 
 var (
@@ -51,14 +57,16 @@ type Budget struct {
 	mu      sync.Mutex
 	conns   int
 	bytes   int64
-	silent  *list.List // of *slot, oldest first; those that have not sent CONNECT
+	silent  *list.List         // of *slot, oldest first; those that have not sent CONNECT
+	sources map[netip.Addr]int // of silent, by source
+	crowds  int                // sources with more than crowd
 	waiting chan struct{}
 }
 
 // NewBudget returns a Budget of maxConns connections and maxBytes bytes. Both
 // must be above 0.
 func NewBudget(maxConns int, maxBytes int64) *Budget {
-	return &Budget{maxConns: max(maxConns, 1), maxBytes: max(maxBytes, 1), silent: list.New()}
+	return &Budget{maxConns: max(maxConns, 1), maxBytes: max(maxBytes, 1), silent: list.New(), sources: map[netip.Addr]int{}}
 }
 
 // Used returns how many connections have not authenticated, and the bytes that
@@ -74,6 +82,7 @@ type slot struct {
 	budget *Budget
 	since  time.Time
 	evict  func(error) // closes the connection; called without the lock, once
+	source netip.Addr  // invalid: not known
 
 	// under budget.mu
 	place *list.Element // nil once CONNECT came
@@ -84,14 +93,16 @@ type slot struct {
 	gone  error // why the share is no longer there
 }
 
-// acquire takes a place, and waits for one while there is none. evict closes the
-// connection; it may be called at any time until release and must not block.
-func (b *Budget) acquire(ctx context.Context, evict func(error)) (*slot, error) {
+// acquire takes a place for a connection of source, and waits for one while there is
+// none. evict closes the connection; it may be called at any time until release and
+// must not block.
+func (b *Budget) acquire(ctx context.Context, source netip.Addr, evict func(error)) (*slot, error) {
 	for {
 		b.mu.Lock()
 		if b.conns < b.maxConns {
-			s := &slot{budget: b, since: time.Now(), evict: evict, limit: handshakeLimit}
+			s := &slot{budget: b, since: time.Now(), evict: evict, source: source, limit: handshakeLimit}
 			s.place = b.silent.PushBack(s)
+			b.count(source, 1)
 			b.conns++
 			b.mu.Unlock()
 			return s, nil
@@ -128,7 +139,7 @@ func (b *Budget) next() (first *slot, in time.Duration) {
 			continue
 		}
 		after := evictAfter
-		if s.begun {
+		if crowded := b.crowds > 0 && len(b.sources) > 1; crowded && b.sources[s.source] <= crowd || !crowded && s.begun {
 			after = begunAfter
 		}
 		if left := max(after-time.Since(s.since), 0); first == nil || left < in {
@@ -139,6 +150,34 @@ func (b *Budget) next() (first *slot, in time.Duration) {
 		}
 	}
 	return first, in
+}
+
+// count adds to how many silent connections a source has. The caller holds the lock.
+func (b *Budget) count(source netip.Addr, by int) {
+	if !source.IsValid() {
+		return
+	}
+	before := b.sources[source]
+	after := before + by
+	if b.sources[source] = after; after == 0 {
+		delete(b.sources, source)
+	}
+	switch {
+	case before <= crowd && after > crowd:
+		b.crowds++
+	case before > crowd && after <= crowd:
+		b.crowds--
+	}
+}
+
+// speak takes a connection out of those that must make room. The caller holds the
+// lock.
+func (s *slot) speak() {
+	if s.place != nil {
+		s.budget.silent.Remove(s.place)
+		s.budget.count(s.source, -1)
+		s.place = nil
+	}
 }
 
 // waitFor waits until a place is free, d has passed (below 0 means never), or
@@ -166,10 +205,7 @@ func (s *slot) drop(why error) {
 	}
 	b := s.budget
 	s.gone = why
-	if s.place != nil {
-		b.silent.Remove(s.place)
-		s.place = nil
-	}
+	s.speak()
 	b.conns--
 	b.bytes -= s.bytes
 	if b.waiting != nil {
@@ -189,10 +225,7 @@ func (s *slot) release() {
 func (s *slot) greeted() {
 	s.budget.mu.Lock()
 	defer s.budget.mu.Unlock()
-	if s.place != nil {
-		s.budget.silent.Remove(s.place)
-		s.place = nil
-	}
+	s.speak()
 }
 
 // busy tells whether the connection waits for this node.

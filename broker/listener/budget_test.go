@@ -3,6 +3,7 @@ package listener
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,7 +18,7 @@ func (h *holder) evict(err error) { h.why = err }
 func take(t *testing.T, b *Budget) (*slot, *holder) {
 	t.Helper()
 	h := &holder{}
-	s, err := b.acquire(t.Context(), h.evict)
+	s, err := b.acquire(t.Context(), netip.Addr{}, h.evict)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,6 +67,67 @@ func TestBudgetSparesHandshakes(t *testing.T) {
 	})
 }
 
+// Of a source that fills the budget with handshakes that do not go on, all make room
+// within a second; the few of another one have their five, and come before it.
+func TestBudgetCrowdMakesRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBudget(2*crowd, 1<<20)
+		from := func(a string) (*slot, *holder) {
+			h := &holder{}
+			s, err := b.acquire(t.Context(), netip.MustParseAddr(a), h.evict)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.busy(true)
+			s.busy(false)
+			return s, h
+		}
+		_, honest := from("192.0.2.1")
+		time.Sleep(time.Millisecond)
+		for range 2*crowd - 1 {
+			from("198.51.100.1")
+		}
+		start := time.Now()
+		other, _ := from("192.0.2.2")
+		if d := time.Since(start); d != evictAfter || honest.why != nil {
+			t.Errorf("after %v; the honest one %v", d, honest.why)
+		}
+		for range crowd - 2 {
+			from("192.0.2.3") // who crowds out the crowd, and is none
+		}
+		if honest.why != nil || b.crowds != 0 {
+			t.Errorf("the honest one %v, %d crowds", honest.why, b.crowds)
+		}
+		other.release()
+		sum := 0
+		for _, n := range b.sources {
+			sum += n
+		}
+		if sum != b.silent.Len() {
+			t.Errorf("%d silent connections, %d by source", b.silent.Len(), sum)
+		}
+	})
+}
+
+// One source alone has as long as any: it may be a site whose devices come back.
+func TestBudgetOneSource(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBudget(2*crowd, 1<<20)
+		start := time.Now()
+		for range 2*crowd + 1 {
+			s, err := b.acquire(t.Context(), netip.MustParseAddr("192.0.2.1"), func(error) {})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.busy(true)
+			s.busy(false)
+		}
+		if d := time.Since(start); d != begunAfter {
+			t.Errorf("the oldest made room after %v", d)
+		}
+	})
+}
+
 // One that has sent its CONNECT is waited for.
 func TestBudgetSparesGreeted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -92,7 +154,7 @@ func TestBudgetAcquireEndsWithContext(t *testing.T) {
 		s.greeted()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if _, err := b.acquire(ctx, func(error) {}); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := b.acquire(ctx, netip.Addr{}, func(error) {}); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("acquire: %v", err)
 		}
 	})

@@ -120,6 +120,9 @@ func (c *client) count(reason string) {
 	if c.refused.CompareAndSwap(false, true) {
 		c.l.metrics.refused.WithLabelValues(reason).Inc()
 		c.l.log.Debug("connection refused", "remote", c.raw.remote, "reason", reason)
+		if c.l.deps.Refused != nil && !c.l.trusts(c.raw.remote.Addr()) {
+			c.l.deps.Refused(reason, c.raw.remote)
+		}
 	}
 }
 
@@ -131,6 +134,8 @@ func (c *client) evict(why error) {
 	}
 	c.shut(reasonBudget)
 }
+
+var errBanned = errors.New("the address is banned")
 
 // stageError says at which stage of the handshakes a connection failed.
 type stageError struct {
@@ -180,6 +185,9 @@ func (c *client) open() (net.Conn, Info, error) {
 	if c.l.trusts(c.raw.remote.Addr()) {
 		if err := c.raw.readProxy(); err != nil {
 			return nil, Info{}, &stageError{reasonProxy, err}
+		}
+		if c.l.banned(c) {
+			return nil, Info{}, &stageError{reasonBanned, errBanned}
 		}
 	}
 	info := Info{

@@ -19,6 +19,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/time/rate"
+
+	"github.com/mqcluster/mqcluster/broker/refused"
 )
 
 // Info is what the listener knows of a connection that it hands over.
@@ -64,6 +66,13 @@ type Deps struct {
 	// Explain says in one sentence why a handshake failed, for the log; nil means
 	// the error's own words.
 	Explain func(error) string
+	// Banned tells whether nobody may connect from an address: that of the PROXY
+	// header where there is one. nil means none. It is asked for every connection.
+	Banned func(netip.Addr) bool
+	// Refused is told of every connection that is refused, by reason as in the
+	// metric, unless nothing but a balancer's address is known of it; nil is nobody. It
+	// must not block.
+	Refused func(reason string, remote netip.AddrPort)
 	Logger  *slog.Logger
 	// Registerer may be shared by all listeners of a node; nil means no metrics.
 	Registerer prometheus.Registerer
@@ -229,6 +238,10 @@ func (l *Listener) run() {
 // admit gives an accepted connection its place or closes it.
 func (l *Listener) admit(tc *net.TCPConn) {
 	c := &client{l: l, accepted: time.Now(), raw: &tcpConn{TCPConn: tc, remote: remoteOf(tc)}}
+	if l.banned(c) && !l.trusts(c.raw.remote.Addr()) {
+		c.shut(reasonBanned)
+		return
+	}
 	if l.limiter != nil && !l.limiter.Allow() {
 		c.shut(reasonRate)
 		return
@@ -238,7 +251,7 @@ func (l *Listener) admit(tc *net.TCPConn) {
 		return
 	}
 	l.metrics.open.Inc()
-	s, err := l.deps.Budget.acquire(l.accepting, c.evict)
+	s, err := l.deps.Budget.acquire(l.accepting, l.sourceOf(c), c.evict)
 	if err != nil {
 		c.shut(reasonShutdown)
 		c.finish()
@@ -247,6 +260,20 @@ func (l *Listener) admit(tc *net.TCPConn) {
 	c.slot = s
 	c.raw.slot.Store(s)
 	l.clients.Go(c.run)
+}
+
+// banned tells whether the connection's address is.
+func (l *Listener) banned(c *client) bool {
+	return l.deps.Banned != nil && l.deps.Banned(c.raw.remote.Addr())
+}
+
+// sourceOf is whose the connection is, as far as the Budget tells sources apart:
+// nobody's where a balancer stands for many.
+func (l *Listener) sourceOf(c *client) netip.Addr {
+	if a := c.raw.remote.Addr(); !l.trusts(a) {
+		return refused.Source(a)
+	}
+	return netip.Addr{}
 }
 
 // enter counts the connection, or says why it may not be.

@@ -8,6 +8,7 @@ import (
 
 // Why a connection was refused, as the label of the metric.
 const (
+	reasonBanned     = "banned"
 	reasonRate       = "rate"
 	reasonMax        = "max_connections"
 	reasonNodeMax    = "node_max_connections"

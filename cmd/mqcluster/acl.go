@@ -20,14 +20,18 @@ user, or * for everybody. A rule is
 
   allow|deny publish|subscribe|both|receive|request FILTER
 
-where %u and %c in the filter stand for the user name and the client id. The
-first rule that matches decides: those of the user in their order, then those of
-its roles, then those of *. What no rule allows is denied. A rule about subscribe is
-about the subscription and what it delivers; request is about the one alone and
-receive about the other.`,
+where %u and %c in the filter stand for the user name and the client id, and
+%{cert.cn}, %{cert.o}, %{cert.ou} and %{cert.san.dns} for the first such name in the
+client's certificate; a rule matches nothing where the name is missing or has /, + or #
+in it. The first rule that matches decides: those of the user in their order, then
+those of its token, then those of its roles in their order, then those of *. What no
+rule allows is denied. A rule about subscribe is about the subscription and what it
+delivers; request is about the one alone and receive about the other. Roles are what
+others call groups: a user has any number of them, and their order is their priority.`,
 		"  mqcluster acl set user:dev1 'allow publish sensors/%c/#' 'allow subscribe commands/%c/#'\n  mqcluster acl explain dev1 publish sensors/dev1/t --client dev1")
 	r := a.remoteFlags(cmd)
-	cmd.AddCommand(a.aclSetCommand(r), a.aclGetCommand(r), a.aclExplainCommand(r))
+	cmd.AddCommand(a.aclSetCommand(r), a.aclGetCommand(r), a.aclExplainCommand(r), a.aclTestCommand(r),
+		a.aclHistoryCommand(r), a.aclDiffCommand(r), a.aclRollbackCommand(r))
 	return cmd
 }
 
@@ -137,13 +141,15 @@ func (a *App) aclGetCommand(r *remote) *cobra.Command {
 }
 
 func (a *App) aclExplainCommand(r *remote) *cobra.Command {
-	var client string
+	var client, cert string
 	cmd := &cobra.Command{
 		Use:   "explain USER publish|subscribe TOPIC",
 		Short: "Tell whether a user may do something, and by which rule",
 		Long: `Tells whether a user, connected as a client id, may publish to a topic or
-subscribe to a filter, and which rule decides.`,
+subscribe to a filter, and which rule decides, before which other one that would
+decide otherwise. The user '' is a client without one.`,
 		Example: `  mqcluster acl explain dev1 publish sensors/dev1/t --client dev1
+  mqcluster acl explain dev1 publish plant/7/t --client dev1 --cert dev1.pem
   mqcluster acl explain dev1 subscribe 'sensors/#' -o json`,
 		Args: argCount(3, 3),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -151,6 +157,12 @@ subscribe to a filter, and which rule decides.`,
 				return usagef("action %q is unknown: write publish or subscribe", args[1])
 			}
 			question := admin.AclQuestion{User: args[0], Client: client, Action: args[1], Topic: args[2]}
+			if cert != "" {
+				var err error
+				if question.Cert, err = certNames(cert); err != nil {
+					return err
+				}
+			}
 			return r.call(cmd, func(ctx context.Context, c *admin.Client) error {
 				answer, err := c.ExplainAcl(ctx, question)
 				if err != nil {
@@ -176,5 +188,6 @@ subscribe to a filter, and which rule decides.`,
 		},
 	}
 	cmd.Flags().StringVar(&client, "client", "", "client id, for rules with %c")
+	cmd.Flags().StringVar(&cert, "cert", "", "PEM file of the client's certificate, for rules with %{cert.…}")
 	return cmd
 }

@@ -113,6 +113,7 @@ type fakeNode struct {
 	acls   map[string]admin.Acl
 	tokens map[string]admin.TokenInfo
 	limit  string // of queue.max_messages
+	bans   []admin.Ban
 	ca     []byte
 }
 
@@ -129,7 +130,7 @@ func openFake(ctx context.Context, config node.Config, logger *slog.Logger) (*fa
 		return nil, err
 	}
 	f.admin, err = admin.Open(ctx, admin.Config{Socket: config.Admin.Socket}, admin.Deps{
-		Backend: admin.Backend{Cluster: f, Tokens: f, Users: f, Acls: f, Certs: f, Settings: f, Balance: f, Authority: f}, Logger: logger,
+		Backend: admin.Backend{Cluster: f, Tokens: f, Users: f, Acls: f, Certs: f, Settings: f, Balance: f, History: f, Bans: f, Auditor: f, Authority: f}, Logger: logger,
 	})
 	if err != nil {
 		return nil, errors.Join(err, f.broker.Close())

@@ -24,6 +24,7 @@ import (
 type mqttFlags struct {
 	host, id, user     string
 	passwordFile       string
+	authMethod         string
 	caFile, cert, key  string
 	serverName         string
 	port               int
@@ -40,6 +41,7 @@ func (m *mqttFlags) flags(cmd *cobra.Command) {
 	f.StringVarP(&m.id, "id", "i", "", "client id (default: a random one)")
 	f.StringVarP(&m.user, "username", "u", "", "user name; without --password-file or --cert the password is asked for")
 	f.StringVar(&m.passwordFile, "password-file", "", "file whose first line is the password; - is standard input")
+	f.StringVar(&m.authMethod, "auth-method", "", "prove the password by "+methodScram+" in the place of sending it (setting auth.scram)")
 	f.VarP(refusedPassword{}, "pw", "P", "")
 	_ = f.MarkHidden("pw")
 	f.StringVar(&m.caFile, "cafile", "", "PEM file of the CAs to trust (default: the system's)")
@@ -70,11 +72,15 @@ func (m *mqttFlags) address() string {
 func (m *mqttFlags) password(a *App) ([]byte, error) {
 	given := passwordFlags{file: m.passwordFile}
 	switch {
+	case m.authMethod != "" && m.authMethod != methodScram:
+		return nil, usagef("authentication method %q is not known: write %s", m.authMethod, methodScram)
+	case m.authMethod != "" && m.user == "":
+		return nil, usagef("%s needs a user name: add -u NAME", methodScram)
 	case m.passwordFile != "" && m.user == "":
 		return nil, usagef("a password needs a user name: add -u NAME")
 	case m.passwordFile != "":
 		return given.readGiven(a)
-	case m.user == "" || m.cert != "":
+	case m.user == "" || m.cert != "" && m.authMethod == "":
 		return nil, nil
 	}
 	return a.prompt("Password of " + m.user + ": ")
@@ -188,8 +194,20 @@ func (d *dialer) connect(ctx context.Context, options sessionOptions) (*connecti
 			return true, nil
 		}}
 	}
+	packet := d.packet(options)
+	var login *scramLogin
+	if d.flags.authMethod != "" {
+		if login, err = d.prove(packet); err != nil {
+			_ = raw.Close()
+			return nil, err
+		}
+		config.AuthHandler = login
+	}
 	c.Client = paho.NewClient(config)
-	ack, err := c.Connect(ctx, d.packet(options))
+	ack, err := c.Connect(ctx, packet)
+	if err == nil && login != nil {
+		err = login.judge(ack)
+	}
 	if err != nil {
 		_ = raw.Close()
 		if ack != nil && ack.ReasonCode >= 0x80 {
@@ -199,10 +217,25 @@ func (d *dialer) connect(ctx context.Context, options sessionOptions) (*connecti
 			}
 			return nil, reasonError("the broker refused the connection", ack.ReasonCode, reason)
 		}
+		if errors.Is(err, errImpostor) {
+			return nil, err
+		}
 		return nil, d.explain(err)
 	}
 	c.present = ack.SessionPresent
 	return c, nil
+}
+
+// prove takes the password out of a CONNECT and begins to prove it.
+func (d *dialer) prove(packet *paho.Connect) (*scramLogin, error) {
+	login, err := newScramLogin(d.flags.user, d.password)
+	if err != nil {
+		return nil, err
+	}
+	packet.Password, packet.PasswordFlag = nil, false
+	packet.Properties.AuthMethod = methodScram
+	packet.Properties.AuthData, err = login.first()
+	return login, err
 }
 
 func (d *dialer) packet(options sessionOptions) *paho.Connect {

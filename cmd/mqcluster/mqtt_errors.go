@@ -47,6 +47,7 @@ func reasonError(what string, code byte, reason string) error {
 		0x89: "it is busy: try again later",
 		0x8A: "this client is banned",
 		0x8B: "it is shutting down: connect again, to another node",
+		0x8C: "it does not know this authentication method: switch it on with mqcluster setting set auth.scram on",
 		0x8D: "no packet came within the keep alive",
 		0x8E: "another connection took over this client id: give each client its own with -i",
 		0x8F: "the topic filter is not valid",

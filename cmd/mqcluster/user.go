@@ -18,7 +18,7 @@ every node and on connected clients.`,
 		"  mqcluster user add dev1\n  mqcluster user list")
 	r := a.remoteFlags(cmd)
 	cmd.AddCommand(a.userAddCommand(r), a.userImportCommand(r), a.userPasswdCommand(r), a.userListCommand(r), a.userShowCommand(r),
-		a.userDisableCommand(r), a.userEnableCommand(r), a.userRolesCommand(r), a.userRemoveCommand(r))
+		a.userDisableCommand(r), a.userEnableCommand(r), a.userRolesCommand(r), a.userLimitsCommand(r), a.userRemoveCommand(r))
 	return cmd
 }
 
@@ -185,6 +185,33 @@ func (a *App) userRolesCommand(r *remote) *cobra.Command {
 			return a.setUser(cmd, r, admin.UserSet{Name: args[0], Roles: &roles}, "the roles of user "+args[0]+" are set")
 		},
 	}
+}
+
+func (a *App) userLimitsCommand(r *remote) *cobra.Command {
+	var q admin.Quota
+	cmd := &cobra.Command{
+		Use:   "limits NAME",
+		Short: "Bound what the clients of a user may use",
+		Long: `Gives a user exactly the limits that are named, beside those of the configuration that
+hold for every client (limits in mqcluster config keys); without any flag it has none
+of its own. Messages beyond a rate are not lost: the client is read no faster. Rates
+and connections are of all clients of the user on one node, the other limits of each.
+A packet size and a number in flight hold from the next connection on.`,
+		Example: "  mqcluster user limits dev1 --message-rate 50 --subscriptions 10 --topic-levels 6\n  mqcluster user limits dev1",
+		Args:    argCount(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.setUser(cmd, r, admin.UserSet{Name: args[0], Quota: &q}, "the limits of user "+args[0]+" are set")
+		},
+	}
+	f := cmd.Flags()
+	f.IntVar(&q.MessageRate, "message-rate", 0, "messages a second that are read")
+	f.IntVar(&q.ByteRate, "byte-rate", 0, "bytes of messages a second that are read")
+	f.IntVar(&q.Connections, "connections", 0, "connections")
+	f.IntVar(&q.Subscriptions, "subscriptions", 0, "subscriptions of a session")
+	f.IntVar(&q.PacketSize, "packet-size", 0, "bytes of a packet")
+	f.IntVar(&q.Inflight, "inflight", 0, "QoS 1 and 2 messages without an acknowledgement, each way")
+	f.IntVar(&q.TopicLevels, "topic-levels", 0, "levels of a topic or filter")
+	return cmd
 }
 
 func (a *App) userRemoveCommand(r *remote) *cobra.Command {

@@ -418,7 +418,14 @@ type Item struct {
 	//	*Item_SessionEnd
 	//	*Item_Trim
 	//	*Item_SessionPut
-	Kind          isItem_Kind `protobuf_oneof:"kind"`
+	//	*Item_BanPut
+	//	*Item_BanRemove
+	//	*Item_AuditPut
+	//	*Item_AclReplace
+	//	*Item_SecretPut
+	Kind isItem_Kind `protobuf_oneof:"kind"`
+	// Who had it proposed: kept in the audit with what became of the item.
+	By            *By `protobuf:"bytes,44,opt,name=by,proto3" json:"by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -649,6 +656,58 @@ func (x *Item) GetSessionPut() *SessionPut {
 	return nil
 }
 
+func (x *Item) GetBanPut() *BanPut {
+	if x != nil {
+		if x, ok := x.Kind.(*Item_BanPut); ok {
+			return x.BanPut
+		}
+	}
+	return nil
+}
+
+func (x *Item) GetBanRemove() *BanRemove {
+	if x != nil {
+		if x, ok := x.Kind.(*Item_BanRemove); ok {
+			return x.BanRemove
+		}
+	}
+	return nil
+}
+
+func (x *Item) GetAuditPut() *AuditPut {
+	if x != nil {
+		if x, ok := x.Kind.(*Item_AuditPut); ok {
+			return x.AuditPut
+		}
+	}
+	return nil
+}
+
+func (x *Item) GetAclReplace() *AclReplace {
+	if x != nil {
+		if x, ok := x.Kind.(*Item_AclReplace); ok {
+			return x.AclReplace
+		}
+	}
+	return nil
+}
+
+func (x *Item) GetSecretPut() *SecretPut {
+	if x != nil {
+		if x, ok := x.Kind.(*Item_SecretPut); ok {
+			return x.SecretPut
+		}
+	}
+	return nil
+}
+
+func (x *Item) GetBy() *By {
+	if x != nil {
+		return x.By
+	}
+	return nil
+}
+
 type isItem_Kind interface {
 	isItem_Kind()
 }
@@ -737,6 +796,26 @@ type Item_SessionPut struct {
 	SessionPut *SessionPut `protobuf:"bytes,32,opt,name=session_put,json=sessionPut,proto3,oneof"`
 }
 
+type Item_BanPut struct {
+	BanPut *BanPut `protobuf:"bytes,38,opt,name=ban_put,json=banPut,proto3,oneof"`
+}
+
+type Item_BanRemove struct {
+	BanRemove *BanRemove `protobuf:"bytes,39,opt,name=ban_remove,json=banRemove,proto3,oneof"`
+}
+
+type Item_AuditPut struct {
+	AuditPut *AuditPut `protobuf:"bytes,40,opt,name=audit_put,json=auditPut,proto3,oneof"`
+}
+
+type Item_AclReplace struct {
+	AclReplace *AclReplace `protobuf:"bytes,41,opt,name=acl_replace,json=aclReplace,proto3,oneof"`
+}
+
+type Item_SecretPut struct {
+	SecretPut *SecretPut `protobuf:"bytes,42,opt,name=secret_put,json=secretPut,proto3,oneof"`
+}
+
 func (*Item_Publish) isItem_Kind() {}
 
 func (*Item_Claim) isItem_Kind() {}
@@ -778,6 +857,16 @@ func (*Item_SessionEnd) isItem_Kind() {}
 func (*Item_Trim) isItem_Kind() {}
 
 func (*Item_SessionPut) isItem_Kind() {}
+
+func (*Item_BanPut) isItem_Kind() {}
+
+func (*Item_BanRemove) isItem_Kind() {}
+
+func (*Item_AuditPut) isItem_Kind() {}
+
+func (*Item_AclReplace) isItem_Kind() {}
+
+func (*Item_SecretPut) isItem_Kind() {}
 
 type Publish struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -888,14 +977,16 @@ func (x *Publish) GetExpiry() uint32 {
 }
 
 type Will struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Topic         string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
-	Payload       []byte                 `protobuf:"bytes,2,opt,name=payload,proto3" json:"payload,omitempty"`
-	Qos           uint32                 `protobuf:"varint,3,opt,name=qos,proto3" json:"qos,omitempty"`
-	Retain        bool                   `protobuf:"varint,4,opt,name=retain,proto3" json:"retain,omitempty"`
-	Properties    []byte                 `protobuf:"bytes,5,opt,name=properties,proto3" json:"properties,omitempty"`
-	Expiry        *uint32                `protobuf:"varint,6,opt,name=expiry,proto3,oneof" json:"expiry,omitempty"` // seconds
-	Delay         uint32                 `protobuf:"varint,7,opt,name=delay,proto3" json:"delay,omitempty"`         // seconds
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Topic      string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
+	Payload    []byte                 `protobuf:"bytes,2,opt,name=payload,proto3" json:"payload,omitempty"`
+	Qos        uint32                 `protobuf:"varint,3,opt,name=qos,proto3" json:"qos,omitempty"`
+	Retain     bool                   `protobuf:"varint,4,opt,name=retain,proto3" json:"retain,omitempty"`
+	Properties []byte                 `protobuf:"bytes,5,opt,name=properties,proto3" json:"properties,omitempty"`
+	Expiry     *uint32                `protobuf:"varint,6,opt,name=expiry,proto3,oneof" json:"expiry,omitempty"` // seconds
+	Delay      uint32                 `protobuf:"varint,7,opt,name=delay,proto3" json:"delay,omitempty"`         // seconds
+	// What rights depend on beside user and client, if anything.
+	Bearer        *Bearer `protobuf:"bytes,8,opt,name=bearer,proto3" json:"bearer,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -979,6 +1070,99 @@ func (x *Will) GetDelay() uint32 {
 	return 0
 }
 
+func (x *Will) GetBearer() *Bearer {
+	if x != nil {
+		return x.Bearer
+	}
+	return nil
+}
+
+// Bearer is what a client has shown: names in its certificate, and what its token
+// grants.
+type Bearer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cn            string                 `protobuf:"bytes,1,opt,name=cn,proto3" json:"cn,omitempty"`
+	O             string                 `protobuf:"bytes,2,opt,name=o,proto3" json:"o,omitempty"`
+	Ou            string                 `protobuf:"bytes,3,opt,name=ou,proto3" json:"ou,omitempty"`
+	Dns           string                 `protobuf:"bytes,4,opt,name=dns,proto3" json:"dns,omitempty"`
+	Roles         []string               `protobuf:"bytes,5,rep,name=roles,proto3" json:"roles,omitempty"`
+	Rules         []*Rule                `protobuf:"bytes,6,rep,name=rules,proto3" json:"rules,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Bearer) Reset() {
+	*x = Bearer{}
+	mi := &file_fsm_logpb_log_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Bearer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Bearer) ProtoMessage() {}
+
+func (x *Bearer) ProtoReflect() protoreflect.Message {
+	mi := &file_fsm_logpb_log_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Bearer.ProtoReflect.Descriptor instead.
+func (*Bearer) Descriptor() ([]byte, []int) {
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Bearer) GetCn() string {
+	if x != nil {
+		return x.Cn
+	}
+	return ""
+}
+
+func (x *Bearer) GetO() string {
+	if x != nil {
+		return x.O
+	}
+	return ""
+}
+
+func (x *Bearer) GetOu() string {
+	if x != nil {
+		return x.Ou
+	}
+	return ""
+}
+
+func (x *Bearer) GetDns() string {
+	if x != nil {
+		return x.Dns
+	}
+	return ""
+}
+
+func (x *Bearer) GetRoles() []string {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
+func (x *Bearer) GetRules() []*Rule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
 // Claim is a CONNECT: it raises the epoch and ends or resumes the session.
 type Claim struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -995,7 +1179,7 @@ type Claim struct {
 
 func (x *Claim) Reset() {
 	*x = Claim{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[8]
+	mi := &file_fsm_logpb_log_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1007,7 +1191,7 @@ func (x *Claim) String() string {
 func (*Claim) ProtoMessage() {}
 
 func (x *Claim) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[8]
+	mi := &file_fsm_logpb_log_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1020,7 +1204,7 @@ func (x *Claim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Claim.ProtoReflect.Descriptor instead.
 func (*Claim) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{8}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Claim) GetClient() string {
@@ -1092,7 +1276,7 @@ type Release struct {
 
 func (x *Release) Reset() {
 	*x = Release{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[9]
+	mi := &file_fsm_logpb_log_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1104,7 +1288,7 @@ func (x *Release) String() string {
 func (*Release) ProtoMessage() {}
 
 func (x *Release) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[9]
+	mi := &file_fsm_logpb_log_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1117,7 +1301,7 @@ func (x *Release) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Release.ProtoReflect.Descriptor instead.
 func (*Release) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{9}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Release) GetClient() string {
@@ -1186,7 +1370,7 @@ type Inflight struct {
 
 func (x *Inflight) Reset() {
 	*x = Inflight{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[10]
+	mi := &file_fsm_logpb_log_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1198,7 +1382,7 @@ func (x *Inflight) String() string {
 func (*Inflight) ProtoMessage() {}
 
 func (x *Inflight) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[10]
+	mi := &file_fsm_logpb_log_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1211,7 +1395,7 @@ func (x *Inflight) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inflight.ProtoReflect.Descriptor instead.
 func (*Inflight) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{10}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Inflight) GetPos() uint64 {
@@ -1242,7 +1426,7 @@ type Subscription struct {
 
 func (x *Subscription) Reset() {
 	*x = Subscription{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[11]
+	mi := &file_fsm_logpb_log_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1254,7 +1438,7 @@ func (x *Subscription) String() string {
 func (*Subscription) ProtoMessage() {}
 
 func (x *Subscription) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[11]
+	mi := &file_fsm_logpb_log_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1267,7 +1451,7 @@ func (x *Subscription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Subscription.ProtoReflect.Descriptor instead.
 func (*Subscription) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{11}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Subscription) GetFilter() string {
@@ -1323,7 +1507,7 @@ type Subscribe struct {
 
 func (x *Subscribe) Reset() {
 	*x = Subscribe{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[12]
+	mi := &file_fsm_logpb_log_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1335,7 +1519,7 @@ func (x *Subscribe) String() string {
 func (*Subscribe) ProtoMessage() {}
 
 func (x *Subscribe) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[12]
+	mi := &file_fsm_logpb_log_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1348,7 +1532,7 @@ func (x *Subscribe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Subscribe.ProtoReflect.Descriptor instead.
 func (*Subscribe) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{12}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Subscribe) GetClient() string {
@@ -1383,7 +1567,7 @@ type Unsubscribe struct {
 
 func (x *Unsubscribe) Reset() {
 	*x = Unsubscribe{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[13]
+	mi := &file_fsm_logpb_log_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1395,7 +1579,7 @@ func (x *Unsubscribe) String() string {
 func (*Unsubscribe) ProtoMessage() {}
 
 func (x *Unsubscribe) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[13]
+	mi := &file_fsm_logpb_log_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1408,7 +1592,7 @@ func (x *Unsubscribe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unsubscribe.ProtoReflect.Descriptor instead.
 func (*Unsubscribe) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{13}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Unsubscribe) GetClient() string {
@@ -1442,7 +1626,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[14]
+	mi := &file_fsm_logpb_log_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1454,7 +1638,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[14]
+	mi := &file_fsm_logpb_log_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1467,7 +1651,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{14}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Progress) GetSessions() []*SessionProgress {
@@ -1491,7 +1675,7 @@ type SessionProgress struct {
 
 func (x *SessionProgress) Reset() {
 	*x = SessionProgress{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[15]
+	mi := &file_fsm_logpb_log_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1503,7 +1687,7 @@ func (x *SessionProgress) String() string {
 func (*SessionProgress) ProtoMessage() {}
 
 func (x *SessionProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[15]
+	mi := &file_fsm_logpb_log_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1516,7 +1700,7 @@ func (x *SessionProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionProgress.ProtoReflect.Descriptor instead.
 func (*SessionProgress) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{15}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SessionProgress) GetClient() string {
@@ -1561,7 +1745,7 @@ type Replayed struct {
 
 func (x *Replayed) Reset() {
 	*x = Replayed{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[16]
+	mi := &file_fsm_logpb_log_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1573,7 +1757,7 @@ func (x *Replayed) String() string {
 func (*Replayed) ProtoMessage() {}
 
 func (x *Replayed) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[16]
+	mi := &file_fsm_logpb_log_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1586,7 +1770,7 @@ func (x *Replayed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replayed.ProtoReflect.Descriptor instead.
 func (*Replayed) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{16}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Replayed) GetFilter() string {
@@ -1629,7 +1813,7 @@ type Rel struct {
 
 func (x *Rel) Reset() {
 	*x = Rel{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[17]
+	mi := &file_fsm_logpb_log_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1641,7 +1825,7 @@ func (x *Rel) String() string {
 func (*Rel) ProtoMessage() {}
 
 func (x *Rel) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[17]
+	mi := &file_fsm_logpb_log_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1654,7 +1838,7 @@ func (x *Rel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rel.ProtoReflect.Descriptor instead.
 func (*Rel) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{17}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Rel) GetClient() string {
@@ -1690,7 +1874,7 @@ type Outbound struct {
 
 func (x *Outbound) Reset() {
 	*x = Outbound{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[18]
+	mi := &file_fsm_logpb_log_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1702,7 +1886,7 @@ func (x *Outbound) String() string {
 func (*Outbound) ProtoMessage() {}
 
 func (x *Outbound) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[18]
+	mi := &file_fsm_logpb_log_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1715,7 +1899,7 @@ func (x *Outbound) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outbound.ProtoReflect.Descriptor instead.
 func (*Outbound) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{18}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Outbound) GetClient() string {
@@ -1752,7 +1936,7 @@ type Out struct {
 
 func (x *Out) Reset() {
 	*x = Out{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[19]
+	mi := &file_fsm_logpb_log_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1764,7 +1948,7 @@ func (x *Out) String() string {
 func (*Out) ProtoMessage() {}
 
 func (x *Out) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[19]
+	mi := &file_fsm_logpb_log_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1777,7 +1961,7 @@ func (x *Out) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Out.ProtoReflect.Descriptor instead.
 func (*Out) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{19}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Out) GetPos() uint64 {
@@ -1821,14 +2005,20 @@ type UserPut struct {
 	// If set, only hash counts: it is another hash of the same password in the place
 	// of this one, and nothing happens where the user has another one by now.
 	// Connections stay.
-	Replaces      string `protobuf:"bytes,8,opt,name=replaces,proto3" json:"replaces,omitempty"`
+	Replaces string `protobuf:"bytes,8,opt,name=replaces,proto3" json:"replaces,omitempty"`
+	// What SCRAM-SHA-256 needs of the same password, empty for nothing. It goes with
+	// hash: a new one without it takes the old away.
+	Scram string `protobuf:"bytes,9,opt,name=scram,proto3" json:"scram,omitempty"`
+	// Replaced as a whole where set_quota is true.
+	Quota         *Quota `protobuf:"bytes,10,opt,name=quota,proto3" json:"quota,omitempty"`
+	SetQuota      bool   `protobuf:"varint,11,opt,name=set_quota,json=setQuota,proto3" json:"set_quota,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UserPut) Reset() {
 	*x = UserPut{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[20]
+	mi := &file_fsm_logpb_log_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1840,7 +2030,7 @@ func (x *UserPut) String() string {
 func (*UserPut) ProtoMessage() {}
 
 func (x *UserPut) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[20]
+	mi := &file_fsm_logpb_log_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1853,7 +2043,7 @@ func (x *UserPut) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UserPut.ProtoReflect.Descriptor instead.
 func (*UserPut) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{20}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *UserPut) GetName() string {
@@ -1912,6 +2102,120 @@ func (x *UserPut) GetReplaces() string {
 	return ""
 }
 
+func (x *UserPut) GetScram() string {
+	if x != nil {
+		return x.Scram
+	}
+	return ""
+}
+
+func (x *UserPut) GetQuota() *Quota {
+	if x != nil {
+		return x.Quota
+	}
+	return nil
+}
+
+func (x *UserPut) GetSetQuota() bool {
+	if x != nil {
+		return x.SetQuota
+	}
+	return false
+}
+
+// Quota bounds what a user's clients may use; 0 is no limit of the user's own.
+type Quota struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	MessageRate   uint32                 `protobuf:"varint,1,opt,name=message_rate,json=messageRate,proto3" json:"message_rate,omitempty"` // of all clients of a user on a node, a second
+	ByteRate      uint64                 `protobuf:"varint,2,opt,name=byte_rate,json=byteRate,proto3" json:"byte_rate,omitempty"`          // likewise
+	Connections   uint32                 `protobuf:"varint,3,opt,name=connections,proto3" json:"connections,omitempty"`                    // on a node
+	Subscriptions uint32                 `protobuf:"varint,4,opt,name=subscriptions,proto3" json:"subscriptions,omitempty"`                // of a session
+	PacketSize    uint32                 `protobuf:"varint,5,opt,name=packet_size,json=packetSize,proto3" json:"packet_size,omitempty"`    // bytes
+	Inflight      uint32                 `protobuf:"varint,6,opt,name=inflight,proto3" json:"inflight,omitempty"`                          // unacknowledged, each way
+	TopicLevels   uint32                 `protobuf:"varint,7,opt,name=topic_levels,json=topicLevels,proto3" json:"topic_levels,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Quota) Reset() {
+	*x = Quota{}
+	mi := &file_fsm_logpb_log_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Quota) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Quota) ProtoMessage() {}
+
+func (x *Quota) ProtoReflect() protoreflect.Message {
+	mi := &file_fsm_logpb_log_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Quota.ProtoReflect.Descriptor instead.
+func (*Quota) Descriptor() ([]byte, []int) {
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Quota) GetMessageRate() uint32 {
+	if x != nil {
+		return x.MessageRate
+	}
+	return 0
+}
+
+func (x *Quota) GetByteRate() uint64 {
+	if x != nil {
+		return x.ByteRate
+	}
+	return 0
+}
+
+func (x *Quota) GetConnections() uint32 {
+	if x != nil {
+		return x.Connections
+	}
+	return 0
+}
+
+func (x *Quota) GetSubscriptions() uint32 {
+	if x != nil {
+		return x.Subscriptions
+	}
+	return 0
+}
+
+func (x *Quota) GetPacketSize() uint32 {
+	if x != nil {
+		return x.PacketSize
+	}
+	return 0
+}
+
+func (x *Quota) GetInflight() uint32 {
+	if x != nil {
+		return x.Inflight
+	}
+	return 0
+}
+
+func (x *Quota) GetTopicLevels() uint32 {
+	if x != nil {
+		return x.TopicLevels
+	}
+	return 0
+}
+
 type UserRemove struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -1921,7 +2225,7 @@ type UserRemove struct {
 
 func (x *UserRemove) Reset() {
 	*x = UserRemove{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[21]
+	mi := &file_fsm_logpb_log_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1933,7 +2237,7 @@ func (x *UserRemove) String() string {
 func (*UserRemove) ProtoMessage() {}
 
 func (x *UserRemove) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[21]
+	mi := &file_fsm_logpb_log_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1946,7 +2250,7 @@ func (x *UserRemove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UserRemove.ProtoReflect.Descriptor instead.
 func (*UserRemove) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{21}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *UserRemove) GetName() string {
@@ -1967,7 +2271,7 @@ type Rule struct {
 
 func (x *Rule) Reset() {
 	*x = Rule{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[22]
+	mi := &file_fsm_logpb_log_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1979,7 +2283,7 @@ func (x *Rule) String() string {
 func (*Rule) ProtoMessage() {}
 
 func (x *Rule) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[22]
+	mi := &file_fsm_logpb_log_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1992,7 +2296,7 @@ func (x *Rule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rule.ProtoReflect.Descriptor instead.
 func (*Rule) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{22}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Rule) GetAllow() bool {
@@ -2029,7 +2333,7 @@ type AclPut struct {
 
 func (x *AclPut) Reset() {
 	*x = AclPut{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[23]
+	mi := &file_fsm_logpb_log_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2041,7 +2345,7 @@ func (x *AclPut) String() string {
 func (*AclPut) ProtoMessage() {}
 
 func (x *AclPut) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[23]
+	mi := &file_fsm_logpb_log_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2054,7 +2358,7 @@ func (x *AclPut) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AclPut.ProtoReflect.Descriptor instead.
 func (*AclPut) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{23}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *AclPut) GetSubject() string {
@@ -2071,6 +2375,374 @@ func (x *AclPut) GetRules() []*Rule {
 	return nil
 }
 
+// AclReplace replaces the rules of several subjects at once, if the newest
+// AclVersion is still this one.
+type AclReplace struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Acls          []*AclPut              `protobuf:"bytes,1,rep,name=acls,proto3" json:"acls,omitempty"`
+	Version       uint64                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AclReplace) Reset() {
+	*x = AclReplace{}
+	mi := &file_fsm_logpb_log_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AclReplace) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AclReplace) ProtoMessage() {}
+
+func (x *AclReplace) ProtoReflect() protoreflect.Message {
+	mi := &file_fsm_logpb_log_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AclReplace.ProtoReflect.Descriptor instead.
+func (*AclReplace) Descriptor() ([]byte, []int) {
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *AclReplace) GetAcls() []*AclPut {
+	if x != nil {
+		return x.Acls
+	}
+	return nil
+}
+
+func (x *AclReplace) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+// By is who did what. It holds no secret.
+type By struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Actor         string                 `protobuf:"bytes,1,opt,name=actor,proto3" json:"actor,omitempty"`         // such as "uid 0 (root)", "token 12ab"
+	Node          string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`           // that was asked
+	Operation     string                 `protobuf:"bytes,3,opt,name=operation,proto3" json:"operation,omitempty"` // such as "user/add"
+	Subject       string                 `protobuf:"bytes,4,opt,name=subject,proto3" json:"subject,omitempty"`     // such as the user's name
+	Detail        string                 `protobuf:"bytes,5,opt,name=detail,proto3" json:"detail,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *By) Reset() {
+	*x = By{}
+	mi := &file_fsm_logpb_log_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *By) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*By) ProtoMessage() {}
+
+func (x *By) ProtoReflect() protoreflect.Message {
+	mi := &file_fsm_logpb_log_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use By.ProtoReflect.Descriptor instead.
+func (*By) Descriptor() ([]byte, []int) {
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *By) GetActor() string {
+	if x != nil {
+		return x.Actor
+	}
+	return ""
+}
+
+func (x *By) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *By) GetOperation() string {
+	if x != nil {
+		return x.Operation
+	}
+	return ""
+}
+
+func (x *By) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *By) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+// AuditPut notes what was done, or refused, without an item of its own in the log.
+type AuditPut struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	By            *By                    `protobuf:"bytes,1,opt,name=by,proto3" json:"by,omitempty"`
+	Outcome       string                 `protobuf:"bytes,2,opt,name=outcome,proto3" json:"outcome,omitempty"` // empty: done; else why not
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditPut) Reset() {
+	*x = AuditPut{}
+	mi := &file_fsm_logpb_log_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditPut) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditPut) ProtoMessage() {}
+
+func (x *AuditPut) ProtoReflect() protoreflect.Message {
+	mi := &file_fsm_logpb_log_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditPut.ProtoReflect.Descriptor instead.
+func (*AuditPut) Descriptor() ([]byte, []int) {
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *AuditPut) GetBy() *By {
+	if x != nil {
+		return x.By
+	}
+	return nil
+}
+
+func (x *AuditPut) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
+// BanPut keeps somebody out, everywhere. An automatic one does not change an
+// operator's.
+type BanPut struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`          // address, user, client
+	Value         string                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`        // an address is a CIDR, masked
+	Lifetime      int64                  `protobuf:"varint,3,opt,name=lifetime,proto3" json:"lifetime,omitempty"` // ms of log time; 0: until it is removed
+	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	Automatic     bool                   `protobuf:"varint,5,opt,name=automatic,proto3" json:"automatic,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BanPut) Reset() {
+	*x = BanPut{}
+	mi := &file_fsm_logpb_log_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BanPut) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BanPut) ProtoMessage() {}
+
+func (x *BanPut) ProtoReflect() protoreflect.Message {
+	mi := &file_fsm_logpb_log_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BanPut.ProtoReflect.Descriptor instead.
+func (*BanPut) Descriptor() ([]byte, []int) {
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *BanPut) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *BanPut) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+func (x *BanPut) GetLifetime() int64 {
+	if x != nil {
+		return x.Lifetime
+	}
+	return 0
+}
+
+func (x *BanPut) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *BanPut) GetAutomatic() bool {
+	if x != nil {
+		return x.Automatic
+	}
+	return false
+}
+
+type BanRemove struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Value         string                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BanRemove) Reset() {
+	*x = BanRemove{}
+	mi := &file_fsm_logpb_log_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BanRemove) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BanRemove) ProtoMessage() {}
+
+func (x *BanRemove) ProtoReflect() protoreflect.Message {
+	mi := &file_fsm_logpb_log_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BanRemove.ProtoReflect.Descriptor instead.
+func (*BanRemove) Descriptor() ([]byte, []int) {
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *BanRemove) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *BanRemove) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+// SecretPut keeps random bytes that all nodes need to be the same; the first of a
+// name counts.
+type SecretPut struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Value         []byte                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SecretPut) Reset() {
+	*x = SecretPut{}
+	mi := &file_fsm_logpb_log_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SecretPut) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SecretPut) ProtoMessage() {}
+
+func (x *SecretPut) ProtoReflect() protoreflect.Message {
+	mi := &file_fsm_logpb_log_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SecretPut.ProtoReflect.Descriptor instead.
+func (*SecretPut) Descriptor() ([]byte, []int) {
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *SecretPut) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SecretPut) GetValue() []byte {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
 type TokenPut struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -2083,7 +2755,7 @@ type TokenPut struct {
 
 func (x *TokenPut) Reset() {
 	*x = TokenPut{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[24]
+	mi := &file_fsm_logpb_log_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2095,7 +2767,7 @@ func (x *TokenPut) String() string {
 func (*TokenPut) ProtoMessage() {}
 
 func (x *TokenPut) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[24]
+	mi := &file_fsm_logpb_log_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2108,7 +2780,7 @@ func (x *TokenPut) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenPut.ProtoReflect.Descriptor instead.
 func (*TokenPut) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{24}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *TokenPut) GetId() string {
@@ -2153,7 +2825,7 @@ type TokenSpend struct {
 
 func (x *TokenSpend) Reset() {
 	*x = TokenSpend{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[25]
+	mi := &file_fsm_logpb_log_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2165,7 +2837,7 @@ func (x *TokenSpend) String() string {
 func (*TokenSpend) ProtoMessage() {}
 
 func (x *TokenSpend) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[25]
+	mi := &file_fsm_logpb_log_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2178,7 +2850,7 @@ func (x *TokenSpend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenSpend.ProtoReflect.Descriptor instead.
 func (*TokenSpend) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{25}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *TokenSpend) GetId() string {
@@ -2218,7 +2890,7 @@ type TokenRevoke struct {
 
 func (x *TokenRevoke) Reset() {
 	*x = TokenRevoke{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[26]
+	mi := &file_fsm_logpb_log_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2230,7 +2902,7 @@ func (x *TokenRevoke) String() string {
 func (*TokenRevoke) ProtoMessage() {}
 
 func (x *TokenRevoke) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[26]
+	mi := &file_fsm_logpb_log_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2243,7 +2915,7 @@ func (x *TokenRevoke) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenRevoke.ProtoReflect.Descriptor instead.
 func (*TokenRevoke) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{26}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *TokenRevoke) GetId() string {
@@ -2266,7 +2938,7 @@ type MemberPut struct {
 
 func (x *MemberPut) Reset() {
 	*x = MemberPut{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[27]
+	mi := &file_fsm_logpb_log_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2278,7 +2950,7 @@ func (x *MemberPut) String() string {
 func (*MemberPut) ProtoMessage() {}
 
 func (x *MemberPut) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[27]
+	mi := &file_fsm_logpb_log_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2291,7 +2963,7 @@ func (x *MemberPut) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberPut.ProtoReflect.Descriptor instead.
 func (*MemberPut) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{27}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *MemberPut) GetNode() string {
@@ -2339,7 +3011,7 @@ type MemberRemove struct {
 
 func (x *MemberRemove) Reset() {
 	*x = MemberRemove{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[28]
+	mi := &file_fsm_logpb_log_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2351,7 +3023,7 @@ func (x *MemberRemove) String() string {
 func (*MemberRemove) ProtoMessage() {}
 
 func (x *MemberRemove) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[28]
+	mi := &file_fsm_logpb_log_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2364,7 +3036,7 @@ func (x *MemberRemove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberRemove.ProtoReflect.Descriptor instead.
 func (*MemberRemove) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{28}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *MemberRemove) GetNode() string {
@@ -2395,7 +3067,7 @@ type CertPut struct {
 
 func (x *CertPut) Reset() {
 	*x = CertPut{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[29]
+	mi := &file_fsm_logpb_log_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2407,7 +3079,7 @@ func (x *CertPut) String() string {
 func (*CertPut) ProtoMessage() {}
 
 func (x *CertPut) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[29]
+	mi := &file_fsm_logpb_log_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2420,7 +3092,7 @@ func (x *CertPut) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertPut.ProtoReflect.Descriptor instead.
 func (*CertPut) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{29}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *CertPut) GetSerial() string {
@@ -2475,7 +3147,7 @@ type SettingPut struct {
 
 func (x *SettingPut) Reset() {
 	*x = SettingPut{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[30]
+	mi := &file_fsm_logpb_log_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2487,7 +3159,7 @@ func (x *SettingPut) String() string {
 func (*SettingPut) ProtoMessage() {}
 
 func (x *SettingPut) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[30]
+	mi := &file_fsm_logpb_log_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2500,7 +3172,7 @@ func (x *SettingPut) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettingPut.ProtoReflect.Descriptor instead.
 func (*SettingPut) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{30}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *SettingPut) GetKey() string {
@@ -2527,7 +3199,7 @@ type SessionEnd struct {
 
 func (x *SessionEnd) Reset() {
 	*x = SessionEnd{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[31]
+	mi := &file_fsm_logpb_log_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2539,7 +3211,7 @@ func (x *SessionEnd) String() string {
 func (*SessionEnd) ProtoMessage() {}
 
 func (x *SessionEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[31]
+	mi := &file_fsm_logpb_log_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2552,7 +3224,7 @@ func (x *SessionEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionEnd.ProtoReflect.Descriptor instead.
 func (*SessionEnd) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{31}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *SessionEnd) GetClient() string {
@@ -2586,7 +3258,7 @@ type SessionPut struct {
 
 func (x *SessionPut) Reset() {
 	*x = SessionPut{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[32]
+	mi := &file_fsm_logpb_log_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2598,7 +3270,7 @@ func (x *SessionPut) String() string {
 func (*SessionPut) ProtoMessage() {}
 
 func (x *SessionPut) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[32]
+	mi := &file_fsm_logpb_log_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2611,7 +3283,7 @@ func (x *SessionPut) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionPut.ProtoReflect.Descriptor instead.
 func (*SessionPut) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{32}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *SessionPut) GetClient() string {
@@ -2698,7 +3370,7 @@ type Deposit struct {
 
 func (x *Deposit) Reset() {
 	*x = Deposit{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[33]
+	mi := &file_fsm_logpb_log_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2710,7 +3382,7 @@ func (x *Deposit) String() string {
 func (*Deposit) ProtoMessage() {}
 
 func (x *Deposit) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[33]
+	mi := &file_fsm_logpb_log_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2723,7 +3395,7 @@ func (x *Deposit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Deposit.ProtoReflect.Descriptor instead.
 func (*Deposit) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{33}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Deposit) GetTopic() string {
@@ -2814,7 +3486,7 @@ type Trim struct {
 
 func (x *Trim) Reset() {
 	*x = Trim{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[34]
+	mi := &file_fsm_logpb_log_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2826,7 +3498,7 @@ func (x *Trim) String() string {
 func (*Trim) ProtoMessage() {}
 
 func (x *Trim) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[34]
+	mi := &file_fsm_logpb_log_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2839,7 +3511,7 @@ func (x *Trim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trim.ProtoReflect.Descriptor instead.
 func (*Trim) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{34}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Trim) GetReason() uint32 {
@@ -2882,7 +3554,7 @@ type SessionTrim struct {
 
 func (x *SessionTrim) Reset() {
 	*x = SessionTrim{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[35]
+	mi := &file_fsm_logpb_log_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2894,7 +3566,7 @@ func (x *SessionTrim) String() string {
 func (*SessionTrim) ProtoMessage() {}
 
 func (x *SessionTrim) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[35]
+	mi := &file_fsm_logpb_log_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2907,7 +3579,7 @@ func (x *SessionTrim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionTrim.ProtoReflect.Descriptor instead.
 func (*SessionTrim) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{35}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *SessionTrim) GetClient() string {
@@ -2949,7 +3621,7 @@ type Message struct {
 
 func (x *Message) Reset() {
 	*x = Message{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[36]
+	mi := &file_fsm_logpb_log_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2961,7 +3633,7 @@ func (x *Message) String() string {
 func (*Message) ProtoMessage() {}
 
 func (x *Message) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[36]
+	mi := &file_fsm_logpb_log_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2974,7 +3646,7 @@ func (x *Message) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Message.ProtoReflect.Descriptor instead.
 func (*Message) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{36}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Message) GetTopic() string {
@@ -3071,7 +3743,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[37]
+	mi := &file_fsm_logpb_log_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3083,7 +3755,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[37]
+	mi := &file_fsm_logpb_log_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3096,7 +3768,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{37}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Session) GetClient() string {
@@ -3259,7 +3931,7 @@ type Former struct {
 
 func (x *Former) Reset() {
 	*x = Former{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[38]
+	mi := &file_fsm_logpb_log_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3271,7 +3943,7 @@ func (x *Former) String() string {
 func (*Former) ProtoMessage() {}
 
 func (x *Former) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[38]
+	mi := &file_fsm_logpb_log_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3284,7 +3956,7 @@ func (x *Former) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Former.ProtoReflect.Descriptor instead.
 func (*Former) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{38}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Former) GetClient() string {
@@ -3354,7 +4026,7 @@ type Span struct {
 
 func (x *Span) Reset() {
 	*x = Span{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[39]
+	mi := &file_fsm_logpb_log_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3366,7 +4038,7 @@ func (x *Span) String() string {
 func (*Span) ProtoMessage() {}
 
 func (x *Span) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[39]
+	mi := &file_fsm_logpb_log_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3379,7 +4051,7 @@ func (x *Span) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Span.ProtoReflect.Descriptor instead.
 func (*Span) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{39}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Span) GetFrom() uint64 {
@@ -3410,7 +4082,7 @@ type SessionSubscription struct {
 
 func (x *SessionSubscription) Reset() {
 	*x = SessionSubscription{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[40]
+	mi := &file_fsm_logpb_log_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3422,7 +4094,7 @@ func (x *SessionSubscription) String() string {
 func (*SessionSubscription) ProtoMessage() {}
 
 func (x *SessionSubscription) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[40]
+	mi := &file_fsm_logpb_log_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3435,7 +4107,7 @@ func (x *SessionSubscription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionSubscription.ProtoReflect.Descriptor instead.
 func (*SessionSubscription) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{40}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *SessionSubscription) GetSubscription() *Subscription {
@@ -3487,7 +4159,7 @@ type Replay struct {
 
 func (x *Replay) Reset() {
 	*x = Replay{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[41]
+	mi := &file_fsm_logpb_log_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3499,7 +4171,7 @@ func (x *Replay) String() string {
 func (*Replay) ProtoMessage() {}
 
 func (x *Replay) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[41]
+	mi := &file_fsm_logpb_log_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3512,7 +4184,7 @@ func (x *Replay) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replay.ProtoReflect.Descriptor instead.
 func (*Replay) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{41}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Replay) GetAt() uint64 {
@@ -3536,13 +4208,15 @@ type User struct {
 	Disabled      bool                   `protobuf:"varint,3,opt,name=disabled,proto3" json:"disabled,omitempty"`
 	Roles         []string               `protobuf:"bytes,4,rep,name=roles,proto3" json:"roles,omitempty"`
 	Version       uint64                 `protobuf:"varint,5,opt,name=version,proto3" json:"version,omitempty"` // position of the last change of hash or disabled
+	Scram         string                 `protobuf:"bytes,6,opt,name=scram,proto3" json:"scram,omitempty"`
+	Quota         *Quota                 `protobuf:"bytes,7,opt,name=quota,proto3" json:"quota,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *User) Reset() {
 	*x = User{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[42]
+	mi := &file_fsm_logpb_log_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3554,7 +4228,7 @@ func (x *User) String() string {
 func (*User) ProtoMessage() {}
 
 func (x *User) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[42]
+	mi := &file_fsm_logpb_log_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3567,7 +4241,7 @@ func (x *User) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use User.ProtoReflect.Descriptor instead.
 func (*User) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{42}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *User) GetName() string {
@@ -3605,6 +4279,301 @@ func (x *User) GetVersion() uint64 {
 	return 0
 }
 
+func (x *User) GetScram() string {
+	if x != nil {
+		return x.Scram
+	}
+	return ""
+}
+
+func (x *User) GetQuota() *Quota {
+	if x != nil {
+		return x.Quota
+	}
+	return nil
+}
+
+type Ban struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Value         string                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	Since         int64                  `protobuf:"varint,3,opt,name=since,proto3" json:"since,omitempty"`                          // log time, ms
+	ExpiresAt     int64                  `protobuf:"varint,4,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"` // 0: never
+	Reason        string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	Automatic     bool                   `protobuf:"varint,6,opt,name=automatic,proto3" json:"automatic,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Ban) Reset() {
+	*x = Ban{}
+	mi := &file_fsm_logpb_log_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ban) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ban) ProtoMessage() {}
+
+func (x *Ban) ProtoReflect() protoreflect.Message {
+	mi := &file_fsm_logpb_log_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ban.ProtoReflect.Descriptor instead.
+func (*Ban) Descriptor() ([]byte, []int) {
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *Ban) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Ban) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+func (x *Ban) GetSince() int64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
+func (x *Ban) GetExpiresAt() int64 {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return 0
+}
+
+func (x *Ban) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Ban) GetAutomatic() bool {
+	if x != nil {
+		return x.Automatic
+	}
+	return false
+}
+
+type Audit struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pos           uint64                 `protobuf:"varint,1,opt,name=pos,proto3" json:"pos,omitempty"`
+	Stamp         int64                  `protobuf:"varint,2,opt,name=stamp,proto3" json:"stamp,omitempty"` // log time, ms
+	By            *By                    `protobuf:"bytes,3,opt,name=by,proto3" json:"by,omitempty"`
+	Outcome       string                 `protobuf:"bytes,4,opt,name=outcome,proto3" json:"outcome,omitempty"` // empty: done
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Audit) Reset() {
+	*x = Audit{}
+	mi := &file_fsm_logpb_log_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Audit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Audit) ProtoMessage() {}
+
+func (x *Audit) ProtoReflect() protoreflect.Message {
+	mi := &file_fsm_logpb_log_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Audit.ProtoReflect.Descriptor instead.
+func (*Audit) Descriptor() ([]byte, []int) {
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *Audit) GetPos() uint64 {
+	if x != nil {
+		return x.Pos
+	}
+	return 0
+}
+
+func (x *Audit) GetStamp() int64 {
+	if x != nil {
+		return x.Stamp
+	}
+	return 0
+}
+
+func (x *Audit) GetBy() *By {
+	if x != nil {
+		return x.By
+	}
+	return nil
+}
+
+func (x *Audit) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
+// AclVersion is one change of the ACLs, with what was before.
+type AclVersion struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"` // from 1, without gaps
+	Stamp         int64                  `protobuf:"varint,2,opt,name=stamp,proto3" json:"stamp,omitempty"`     // log time, ms
+	Actor         string                 `protobuf:"bytes,3,opt,name=actor,proto3" json:"actor,omitempty"`
+	Changes       []*AclChange           `protobuf:"bytes,4,rep,name=changes,proto3" json:"changes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AclVersion) Reset() {
+	*x = AclVersion{}
+	mi := &file_fsm_logpb_log_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AclVersion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AclVersion) ProtoMessage() {}
+
+func (x *AclVersion) ProtoReflect() protoreflect.Message {
+	mi := &file_fsm_logpb_log_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AclVersion.ProtoReflect.Descriptor instead.
+func (*AclVersion) Descriptor() ([]byte, []int) {
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *AclVersion) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *AclVersion) GetStamp() int64 {
+	if x != nil {
+		return x.Stamp
+	}
+	return 0
+}
+
+func (x *AclVersion) GetActor() string {
+	if x != nil {
+		return x.Actor
+	}
+	return ""
+}
+
+func (x *AclVersion) GetChanges() []*AclChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+type AclChange struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Subject       string                 `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"`
+	Before        []*Rule                `protobuf:"bytes,2,rep,name=before,proto3" json:"before,omitempty"`
+	After         []*Rule                `protobuf:"bytes,3,rep,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AclChange) Reset() {
+	*x = AclChange{}
+	mi := &file_fsm_logpb_log_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AclChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AclChange) ProtoMessage() {}
+
+func (x *AclChange) ProtoReflect() protoreflect.Message {
+	mi := &file_fsm_logpb_log_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AclChange.ProtoReflect.Descriptor instead.
+func (*AclChange) Descriptor() ([]byte, []int) {
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *AclChange) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *AclChange) GetBefore() []*Rule {
+	if x != nil {
+		return x.Before
+	}
+	return nil
+}
+
+func (x *AclChange) GetAfter() []*Rule {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
 type Acl struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Subject       string                 `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"`
@@ -3615,7 +4584,7 @@ type Acl struct {
 
 func (x *Acl) Reset() {
 	*x = Acl{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[43]
+	mi := &file_fsm_logpb_log_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3627,7 +4596,7 @@ func (x *Acl) String() string {
 func (*Acl) ProtoMessage() {}
 
 func (x *Acl) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[43]
+	mi := &file_fsm_logpb_log_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3640,7 +4609,7 @@ func (x *Acl) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Acl.ProtoReflect.Descriptor instead.
 func (*Acl) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{43}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Acl) GetSubject() string {
@@ -3671,7 +4640,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[44]
+	mi := &file_fsm_logpb_log_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3683,7 +4652,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[44]
+	mi := &file_fsm_logpb_log_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3696,7 +4665,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{44}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Token) GetId() string {
@@ -3760,7 +4729,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[45]
+	mi := &file_fsm_logpb_log_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3772,7 +4741,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[45]
+	mi := &file_fsm_logpb_log_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3785,7 +4754,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{45}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Member) GetNode() string {
@@ -3879,7 +4848,7 @@ type Cert struct {
 
 func (x *Cert) Reset() {
 	*x = Cert{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[46]
+	mi := &file_fsm_logpb_log_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3891,7 +4860,7 @@ func (x *Cert) String() string {
 func (*Cert) ProtoMessage() {}
 
 func (x *Cert) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[46]
+	mi := &file_fsm_logpb_log_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3904,7 +4873,7 @@ func (x *Cert) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cert.ProtoReflect.Descriptor instead.
 func (*Cert) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{46}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Cert) GetSerial() string {
@@ -3975,7 +4944,7 @@ const file_fsm_logpb_log_proto_rawDesc = "" +
 	"\aversion\x18\x05 \x01(\tR\aversion\"@\n" +
 	"\bNodeDown\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12 \n" +
-	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\"\xe8\t\n" +
+	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\"\xbb\f\n" +
 	"\x04Item\x125\n" +
 	"\apublish\x18\x01 \x01(\v2\x19.mqcluster.log.v1.PublishH\x00R\apublish\x12/\n" +
 	"\x05claim\x18\x02 \x01(\v2\x17.mqcluster.log.v1.ClaimH\x00R\x05claim\x125\n" +
@@ -4003,7 +4972,16 @@ const file_fsm_logpb_log_proto_rawDesc = "" +
 	"sessionEnd\x12,\n" +
 	"\x04trim\x18\x1f \x01(\v2\x16.mqcluster.log.v1.TrimH\x00R\x04trim\x12?\n" +
 	"\vsession_put\x18  \x01(\v2\x1c.mqcluster.log.v1.SessionPutH\x00R\n" +
-	"sessionPutB\x06\n" +
+	"sessionPut\x123\n" +
+	"\aban_put\x18& \x01(\v2\x18.mqcluster.log.v1.BanPutH\x00R\x06banPut\x12<\n" +
+	"\n" +
+	"ban_remove\x18' \x01(\v2\x1b.mqcluster.log.v1.BanRemoveH\x00R\tbanRemove\x129\n" +
+	"\taudit_put\x18( \x01(\v2\x1a.mqcluster.log.v1.AuditPutH\x00R\bauditPut\x12?\n" +
+	"\vacl_replace\x18) \x01(\v2\x1c.mqcluster.log.v1.AclReplaceH\x00R\n" +
+	"aclReplace\x12<\n" +
+	"\n" +
+	"secret_put\x18* \x01(\v2\x1b.mqcluster.log.v1.SecretPutH\x00R\tsecretPut\x12$\n" +
+	"\x02by\x18, \x01(\v2\x14.mqcluster.log.v1.ByR\x02byB\x06\n" +
 	"\x04kind\"\xf6\x01\n" +
 	"\aPublish\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12\x14\n" +
@@ -4017,7 +4995,7 @@ const file_fsm_logpb_log_proto_rawDesc = "" +
 	"properties\x18\b \x01(\fR\n" +
 	"properties\x12\x1b\n" +
 	"\x06expiry\x18\t \x01(\rH\x00R\x06expiry\x88\x01\x01B\t\n" +
-	"\a_expiry\"\xbe\x01\n" +
+	"\a_expiry\"\xf0\x01\n" +
 	"\x04Will\x12\x14\n" +
 	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x18\n" +
 	"\apayload\x18\x02 \x01(\fR\apayload\x12\x10\n" +
@@ -4027,8 +5005,16 @@ const file_fsm_logpb_log_proto_rawDesc = "" +
 	"properties\x18\x05 \x01(\fR\n" +
 	"properties\x12\x1b\n" +
 	"\x06expiry\x18\x06 \x01(\rH\x00R\x06expiry\x88\x01\x01\x12\x14\n" +
-	"\x05delay\x18\a \x01(\rR\x05delayB\t\n" +
-	"\a_expiry\"\xce\x01\n" +
+	"\x05delay\x18\a \x01(\rR\x05delay\x120\n" +
+	"\x06bearer\x18\b \x01(\v2\x18.mqcluster.log.v1.BearerR\x06bearerB\t\n" +
+	"\a_expiry\"\x8c\x01\n" +
+	"\x06Bearer\x12\x0e\n" +
+	"\x02cn\x18\x01 \x01(\tR\x02cn\x12\f\n" +
+	"\x01o\x18\x02 \x01(\tR\x01o\x12\x0e\n" +
+	"\x02ou\x18\x03 \x01(\tR\x02ou\x12\x10\n" +
+	"\x03dns\x18\x04 \x01(\tR\x03dns\x12\x14\n" +
+	"\x05roles\x18\x05 \x03(\tR\x05roles\x12,\n" +
+	"\x05rules\x18\x06 \x03(\v2\x16.mqcluster.log.v1.RuleR\x05rules\"\xce\x01\n" +
 	"\x05Claim\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12\x12\n" +
 	"\x04user\x18\x02 \x01(\tR\x04user\x12\x1f\n" +
@@ -4090,7 +5076,7 @@ const file_fsm_logpb_log_proto_rawDesc = "" +
 	"\x03pos\x18\x01 \x01(\x04R\x03pos\x12\x1b\n" +
 	"\tpacket_id\x18\x02 \x01(\rR\bpacketId\x12\x14\n" +
 	"\x05state\x18\x03 \x01(\rR\x05state\x123\n" +
-	"\amessage\x18\x04 \x01(\v2\x19.mqcluster.log.v1.MessageR\amessage\"\xec\x01\n" +
+	"\amessage\x18\x04 \x01(\v2\x19.mqcluster.log.v1.MessageR\amessage\"\xce\x02\n" +
 	"\aUserPut\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x17\n" +
 	"\x04hash\x18\x02 \x01(\tH\x00R\x04hash\x88\x01\x01\x12\x1f\n" +
@@ -4099,9 +5085,22 @@ const file_fsm_logpb_log_proto_rawDesc = "" +
 	"\tset_roles\x18\x05 \x01(\bR\bsetRoles\x12\x16\n" +
 	"\x06create\x18\x06 \x01(\bR\x06create\x12\x16\n" +
 	"\x06update\x18\a \x01(\bR\x06update\x12\x1a\n" +
-	"\breplaces\x18\b \x01(\tR\breplacesB\a\n" +
+	"\breplaces\x18\b \x01(\tR\breplaces\x12\x14\n" +
+	"\x05scram\x18\t \x01(\tR\x05scram\x12-\n" +
+	"\x05quota\x18\n" +
+	" \x01(\v2\x17.mqcluster.log.v1.QuotaR\x05quota\x12\x1b\n" +
+	"\tset_quota\x18\v \x01(\bR\bsetQuotaB\a\n" +
 	"\x05_hashB\v\n" +
-	"\t_disabled\" \n" +
+	"\t_disabled\"\xef\x01\n" +
+	"\x05Quota\x12!\n" +
+	"\fmessage_rate\x18\x01 \x01(\rR\vmessageRate\x12\x1b\n" +
+	"\tbyte_rate\x18\x02 \x01(\x04R\bbyteRate\x12 \n" +
+	"\vconnections\x18\x03 \x01(\rR\vconnections\x12$\n" +
+	"\rsubscriptions\x18\x04 \x01(\rR\rsubscriptions\x12\x1f\n" +
+	"\vpacket_size\x18\x05 \x01(\rR\n" +
+	"packetSize\x12\x1a\n" +
+	"\binflight\x18\x06 \x01(\rR\binflight\x12!\n" +
+	"\ftopic_levels\x18\a \x01(\rR\vtopicLevels\" \n" +
 	"\n" +
 	"UserRemove\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"L\n" +
@@ -4111,7 +5110,32 @@ const file_fsm_logpb_log_proto_rawDesc = "" +
 	"\x06filter\x18\x03 \x01(\tR\x06filter\"P\n" +
 	"\x06AclPut\x12\x18\n" +
 	"\asubject\x18\x01 \x01(\tR\asubject\x12,\n" +
-	"\x05rules\x18\x02 \x03(\v2\x16.mqcluster.log.v1.RuleR\x05rules\"a\n" +
+	"\x05rules\x18\x02 \x03(\v2\x16.mqcluster.log.v1.RuleR\x05rules\"T\n" +
+	"\n" +
+	"AclReplace\x12,\n" +
+	"\x04acls\x18\x01 \x03(\v2\x18.mqcluster.log.v1.AclPutR\x04acls\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x04R\aversion\"~\n" +
+	"\x02By\x12\x14\n" +
+	"\x05actor\x18\x01 \x01(\tR\x05actor\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\x12\x1c\n" +
+	"\toperation\x18\x03 \x01(\tR\toperation\x12\x18\n" +
+	"\asubject\x18\x04 \x01(\tR\asubject\x12\x16\n" +
+	"\x06detail\x18\x05 \x01(\tR\x06detail\"J\n" +
+	"\bAuditPut\x12$\n" +
+	"\x02by\x18\x01 \x01(\v2\x14.mqcluster.log.v1.ByR\x02by\x12\x18\n" +
+	"\aoutcome\x18\x02 \x01(\tR\aoutcome\"\x84\x01\n" +
+	"\x06BanPut\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\x12\x1a\n" +
+	"\blifetime\x18\x03 \x01(\x03R\blifetime\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x1c\n" +
+	"\tautomatic\x18\x05 \x01(\bR\tautomatic\"5\n" +
+	"\tBanRemove\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"5\n" +
+	"\tSecretPut\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value\"a\n" +
 	"\bTokenPut\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\fR\x04hash\x12\x1d\n" +
@@ -4241,13 +5265,38 @@ const file_fsm_logpb_log_proto_rawDesc = "" +
 	"\x05waits\x18\x05 \x01(\bR\x05waits\".\n" +
 	"\x06Replay\x12\x0e\n" +
 	"\x02at\x18\x01 \x01(\x04R\x02at\x12\x14\n" +
-	"\x05after\x18\x02 \x01(\fR\x05after\"z\n" +
+	"\x05after\x18\x02 \x01(\fR\x05after\"\xbf\x01\n" +
 	"\x04User\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\tR\x04hash\x12\x1a\n" +
 	"\bdisabled\x18\x03 \x01(\bR\bdisabled\x12\x14\n" +
 	"\x05roles\x18\x04 \x03(\tR\x05roles\x12\x18\n" +
-	"\aversion\x18\x05 \x01(\x04R\aversion\"M\n" +
+	"\aversion\x18\x05 \x01(\x04R\aversion\x12\x14\n" +
+	"\x05scram\x18\x06 \x01(\tR\x05scram\x12-\n" +
+	"\x05quota\x18\a \x01(\v2\x17.mqcluster.log.v1.QuotaR\x05quota\"\x9a\x01\n" +
+	"\x03Ban\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\x12\x14\n" +
+	"\x05since\x18\x03 \x01(\x03R\x05since\x12\x1d\n" +
+	"\n" +
+	"expires_at\x18\x04 \x01(\x03R\texpiresAt\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x1c\n" +
+	"\tautomatic\x18\x06 \x01(\bR\tautomatic\"o\n" +
+	"\x05Audit\x12\x10\n" +
+	"\x03pos\x18\x01 \x01(\x04R\x03pos\x12\x14\n" +
+	"\x05stamp\x18\x02 \x01(\x03R\x05stamp\x12$\n" +
+	"\x02by\x18\x03 \x01(\v2\x14.mqcluster.log.v1.ByR\x02by\x12\x18\n" +
+	"\aoutcome\x18\x04 \x01(\tR\aoutcome\"\x89\x01\n" +
+	"\n" +
+	"AclVersion\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x14\n" +
+	"\x05stamp\x18\x02 \x01(\x03R\x05stamp\x12\x14\n" +
+	"\x05actor\x18\x03 \x01(\tR\x05actor\x125\n" +
+	"\achanges\x18\x04 \x03(\v2\x1b.mqcluster.log.v1.AclChangeR\achanges\"\x83\x01\n" +
+	"\tAclChange\x12\x18\n" +
+	"\asubject\x18\x01 \x01(\tR\asubject\x12.\n" +
+	"\x06before\x18\x02 \x03(\v2\x16.mqcluster.log.v1.RuleR\x06before\x12,\n" +
+	"\x05after\x18\x03 \x03(\v2\x16.mqcluster.log.v1.RuleR\x05after\"M\n" +
 	"\x03Acl\x12\x18\n" +
 	"\asubject\x18\x01 \x01(\tR\asubject\x12,\n" +
 	"\x05rules\x18\x02 \x03(\v2\x16.mqcluster.log.v1.RuleR\x05rules\"\x9c\x01\n" +
@@ -4295,7 +5344,7 @@ func file_fsm_logpb_log_proto_rawDescGZIP() []byte {
 	return file_fsm_logpb_log_proto_rawDescData
 }
 
-var file_fsm_logpb_log_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
+var file_fsm_logpb_log_proto_msgTypes = make([]protoimpl.MessageInfo, 59)
 var file_fsm_logpb_log_proto_goTypes = []any{
 	(*Entry)(nil),               // 0: mqcluster.log.v1.Entry
 	(*Pack)(nil),                // 1: mqcluster.log.v1.Pack
@@ -4305,45 +5354,57 @@ var file_fsm_logpb_log_proto_goTypes = []any{
 	(*Item)(nil),                // 5: mqcluster.log.v1.Item
 	(*Publish)(nil),             // 6: mqcluster.log.v1.Publish
 	(*Will)(nil),                // 7: mqcluster.log.v1.Will
-	(*Claim)(nil),               // 8: mqcluster.log.v1.Claim
-	(*Release)(nil),             // 9: mqcluster.log.v1.Release
-	(*Inflight)(nil),            // 10: mqcluster.log.v1.Inflight
-	(*Subscription)(nil),        // 11: mqcluster.log.v1.Subscription
-	(*Subscribe)(nil),           // 12: mqcluster.log.v1.Subscribe
-	(*Unsubscribe)(nil),         // 13: mqcluster.log.v1.Unsubscribe
-	(*Progress)(nil),            // 14: mqcluster.log.v1.Progress
-	(*SessionProgress)(nil),     // 15: mqcluster.log.v1.SessionProgress
-	(*Replayed)(nil),            // 16: mqcluster.log.v1.Replayed
-	(*Rel)(nil),                 // 17: mqcluster.log.v1.Rel
-	(*Outbound)(nil),            // 18: mqcluster.log.v1.Outbound
-	(*Out)(nil),                 // 19: mqcluster.log.v1.Out
-	(*UserPut)(nil),             // 20: mqcluster.log.v1.UserPut
-	(*UserRemove)(nil),          // 21: mqcluster.log.v1.UserRemove
-	(*Rule)(nil),                // 22: mqcluster.log.v1.Rule
-	(*AclPut)(nil),              // 23: mqcluster.log.v1.AclPut
-	(*TokenPut)(nil),            // 24: mqcluster.log.v1.TokenPut
-	(*TokenSpend)(nil),          // 25: mqcluster.log.v1.TokenSpend
-	(*TokenRevoke)(nil),         // 26: mqcluster.log.v1.TokenRevoke
-	(*MemberPut)(nil),           // 27: mqcluster.log.v1.MemberPut
-	(*MemberRemove)(nil),        // 28: mqcluster.log.v1.MemberRemove
-	(*CertPut)(nil),             // 29: mqcluster.log.v1.CertPut
-	(*SettingPut)(nil),          // 30: mqcluster.log.v1.SettingPut
-	(*SessionEnd)(nil),          // 31: mqcluster.log.v1.SessionEnd
-	(*SessionPut)(nil),          // 32: mqcluster.log.v1.SessionPut
-	(*Deposit)(nil),             // 33: mqcluster.log.v1.Deposit
-	(*Trim)(nil),                // 34: mqcluster.log.v1.Trim
-	(*SessionTrim)(nil),         // 35: mqcluster.log.v1.SessionTrim
-	(*Message)(nil),             // 36: mqcluster.log.v1.Message
-	(*Session)(nil),             // 37: mqcluster.log.v1.Session
-	(*Former)(nil),              // 38: mqcluster.log.v1.Former
-	(*Span)(nil),                // 39: mqcluster.log.v1.Span
-	(*SessionSubscription)(nil), // 40: mqcluster.log.v1.SessionSubscription
-	(*Replay)(nil),              // 41: mqcluster.log.v1.Replay
-	(*User)(nil),                // 42: mqcluster.log.v1.User
-	(*Acl)(nil),                 // 43: mqcluster.log.v1.Acl
-	(*Token)(nil),               // 44: mqcluster.log.v1.Token
-	(*Member)(nil),              // 45: mqcluster.log.v1.Member
-	(*Cert)(nil),                // 46: mqcluster.log.v1.Cert
+	(*Bearer)(nil),              // 8: mqcluster.log.v1.Bearer
+	(*Claim)(nil),               // 9: mqcluster.log.v1.Claim
+	(*Release)(nil),             // 10: mqcluster.log.v1.Release
+	(*Inflight)(nil),            // 11: mqcluster.log.v1.Inflight
+	(*Subscription)(nil),        // 12: mqcluster.log.v1.Subscription
+	(*Subscribe)(nil),           // 13: mqcluster.log.v1.Subscribe
+	(*Unsubscribe)(nil),         // 14: mqcluster.log.v1.Unsubscribe
+	(*Progress)(nil),            // 15: mqcluster.log.v1.Progress
+	(*SessionProgress)(nil),     // 16: mqcluster.log.v1.SessionProgress
+	(*Replayed)(nil),            // 17: mqcluster.log.v1.Replayed
+	(*Rel)(nil),                 // 18: mqcluster.log.v1.Rel
+	(*Outbound)(nil),            // 19: mqcluster.log.v1.Outbound
+	(*Out)(nil),                 // 20: mqcluster.log.v1.Out
+	(*UserPut)(nil),             // 21: mqcluster.log.v1.UserPut
+	(*Quota)(nil),               // 22: mqcluster.log.v1.Quota
+	(*UserRemove)(nil),          // 23: mqcluster.log.v1.UserRemove
+	(*Rule)(nil),                // 24: mqcluster.log.v1.Rule
+	(*AclPut)(nil),              // 25: mqcluster.log.v1.AclPut
+	(*AclReplace)(nil),          // 26: mqcluster.log.v1.AclReplace
+	(*By)(nil),                  // 27: mqcluster.log.v1.By
+	(*AuditPut)(nil),            // 28: mqcluster.log.v1.AuditPut
+	(*BanPut)(nil),              // 29: mqcluster.log.v1.BanPut
+	(*BanRemove)(nil),           // 30: mqcluster.log.v1.BanRemove
+	(*SecretPut)(nil),           // 31: mqcluster.log.v1.SecretPut
+	(*TokenPut)(nil),            // 32: mqcluster.log.v1.TokenPut
+	(*TokenSpend)(nil),          // 33: mqcluster.log.v1.TokenSpend
+	(*TokenRevoke)(nil),         // 34: mqcluster.log.v1.TokenRevoke
+	(*MemberPut)(nil),           // 35: mqcluster.log.v1.MemberPut
+	(*MemberRemove)(nil),        // 36: mqcluster.log.v1.MemberRemove
+	(*CertPut)(nil),             // 37: mqcluster.log.v1.CertPut
+	(*SettingPut)(nil),          // 38: mqcluster.log.v1.SettingPut
+	(*SessionEnd)(nil),          // 39: mqcluster.log.v1.SessionEnd
+	(*SessionPut)(nil),          // 40: mqcluster.log.v1.SessionPut
+	(*Deposit)(nil),             // 41: mqcluster.log.v1.Deposit
+	(*Trim)(nil),                // 42: mqcluster.log.v1.Trim
+	(*SessionTrim)(nil),         // 43: mqcluster.log.v1.SessionTrim
+	(*Message)(nil),             // 44: mqcluster.log.v1.Message
+	(*Session)(nil),             // 45: mqcluster.log.v1.Session
+	(*Former)(nil),              // 46: mqcluster.log.v1.Former
+	(*Span)(nil),                // 47: mqcluster.log.v1.Span
+	(*SessionSubscription)(nil), // 48: mqcluster.log.v1.SessionSubscription
+	(*Replay)(nil),              // 49: mqcluster.log.v1.Replay
+	(*User)(nil),                // 50: mqcluster.log.v1.User
+	(*Ban)(nil),                 // 51: mqcluster.log.v1.Ban
+	(*Audit)(nil),               // 52: mqcluster.log.v1.Audit
+	(*AclVersion)(nil),          // 53: mqcluster.log.v1.AclVersion
+	(*AclChange)(nil),           // 54: mqcluster.log.v1.AclChange
+	(*Acl)(nil),                 // 55: mqcluster.log.v1.Acl
+	(*Token)(nil),               // 56: mqcluster.log.v1.Token
+	(*Member)(nil),              // 57: mqcluster.log.v1.Member
+	(*Cert)(nil),                // 58: mqcluster.log.v1.Cert
 }
 var file_fsm_logpb_log_proto_depIdxs = []int32{
 	1,  // 0: mqcluster.log.v1.Entry.pack:type_name -> mqcluster.log.v1.Pack
@@ -4352,52 +5413,68 @@ var file_fsm_logpb_log_proto_depIdxs = []int32{
 	4,  // 3: mqcluster.log.v1.Entry.node_down:type_name -> mqcluster.log.v1.NodeDown
 	5,  // 4: mqcluster.log.v1.Pack.items:type_name -> mqcluster.log.v1.Item
 	6,  // 5: mqcluster.log.v1.Item.publish:type_name -> mqcluster.log.v1.Publish
-	8,  // 6: mqcluster.log.v1.Item.claim:type_name -> mqcluster.log.v1.Claim
-	9,  // 7: mqcluster.log.v1.Item.release:type_name -> mqcluster.log.v1.Release
-	12, // 8: mqcluster.log.v1.Item.subscribe:type_name -> mqcluster.log.v1.Subscribe
-	13, // 9: mqcluster.log.v1.Item.unsubscribe:type_name -> mqcluster.log.v1.Unsubscribe
-	14, // 10: mqcluster.log.v1.Item.progress:type_name -> mqcluster.log.v1.Progress
-	17, // 11: mqcluster.log.v1.Item.rel:type_name -> mqcluster.log.v1.Rel
-	18, // 12: mqcluster.log.v1.Item.outbound:type_name -> mqcluster.log.v1.Outbound
-	20, // 13: mqcluster.log.v1.Item.user_put:type_name -> mqcluster.log.v1.UserPut
-	21, // 14: mqcluster.log.v1.Item.user_remove:type_name -> mqcluster.log.v1.UserRemove
-	23, // 15: mqcluster.log.v1.Item.acl_put:type_name -> mqcluster.log.v1.AclPut
-	24, // 16: mqcluster.log.v1.Item.token_put:type_name -> mqcluster.log.v1.TokenPut
-	25, // 17: mqcluster.log.v1.Item.token_spend:type_name -> mqcluster.log.v1.TokenSpend
-	26, // 18: mqcluster.log.v1.Item.token_revoke:type_name -> mqcluster.log.v1.TokenRevoke
-	27, // 19: mqcluster.log.v1.Item.member_put:type_name -> mqcluster.log.v1.MemberPut
-	28, // 20: mqcluster.log.v1.Item.member_remove:type_name -> mqcluster.log.v1.MemberRemove
-	29, // 21: mqcluster.log.v1.Item.cert_put:type_name -> mqcluster.log.v1.CertPut
-	30, // 22: mqcluster.log.v1.Item.setting_put:type_name -> mqcluster.log.v1.SettingPut
-	31, // 23: mqcluster.log.v1.Item.session_end:type_name -> mqcluster.log.v1.SessionEnd
-	34, // 24: mqcluster.log.v1.Item.trim:type_name -> mqcluster.log.v1.Trim
-	32, // 25: mqcluster.log.v1.Item.session_put:type_name -> mqcluster.log.v1.SessionPut
-	7,  // 26: mqcluster.log.v1.Claim.will:type_name -> mqcluster.log.v1.Will
-	10, // 27: mqcluster.log.v1.Release.inflight:type_name -> mqcluster.log.v1.Inflight
-	16, // 28: mqcluster.log.v1.Release.replayed:type_name -> mqcluster.log.v1.Replayed
-	11, // 29: mqcluster.log.v1.Subscribe.subscriptions:type_name -> mqcluster.log.v1.Subscription
-	15, // 30: mqcluster.log.v1.Progress.sessions:type_name -> mqcluster.log.v1.SessionProgress
-	16, // 31: mqcluster.log.v1.SessionProgress.replayed:type_name -> mqcluster.log.v1.Replayed
-	19, // 32: mqcluster.log.v1.Outbound.marks:type_name -> mqcluster.log.v1.Out
-	36, // 33: mqcluster.log.v1.Out.message:type_name -> mqcluster.log.v1.Message
-	22, // 34: mqcluster.log.v1.AclPut.rules:type_name -> mqcluster.log.v1.Rule
-	11, // 35: mqcluster.log.v1.SessionPut.subscriptions:type_name -> mqcluster.log.v1.Subscription
-	33, // 36: mqcluster.log.v1.SessionPut.deposits:type_name -> mqcluster.log.v1.Deposit
-	33, // 37: mqcluster.log.v1.SessionPut.incoming:type_name -> mqcluster.log.v1.Deposit
-	35, // 38: mqcluster.log.v1.Trim.sessions:type_name -> mqcluster.log.v1.SessionTrim
-	7,  // 39: mqcluster.log.v1.Session.will:type_name -> mqcluster.log.v1.Will
-	40, // 40: mqcluster.log.v1.Session.subscriptions:type_name -> mqcluster.log.v1.SessionSubscription
-	10, // 41: mqcluster.log.v1.Session.inflight:type_name -> mqcluster.log.v1.Inflight
-	39, // 42: mqcluster.log.v1.Session.zero:type_name -> mqcluster.log.v1.Span
-	7,  // 43: mqcluster.log.v1.Former.will:type_name -> mqcluster.log.v1.Will
-	11, // 44: mqcluster.log.v1.SessionSubscription.subscription:type_name -> mqcluster.log.v1.Subscription
-	41, // 45: mqcluster.log.v1.SessionSubscription.replay:type_name -> mqcluster.log.v1.Replay
-	22, // 46: mqcluster.log.v1.Acl.rules:type_name -> mqcluster.log.v1.Rule
-	47, // [47:47] is the sub-list for method output_type
-	47, // [47:47] is the sub-list for method input_type
-	47, // [47:47] is the sub-list for extension type_name
-	47, // [47:47] is the sub-list for extension extendee
-	0,  // [0:47] is the sub-list for field type_name
+	9,  // 6: mqcluster.log.v1.Item.claim:type_name -> mqcluster.log.v1.Claim
+	10, // 7: mqcluster.log.v1.Item.release:type_name -> mqcluster.log.v1.Release
+	13, // 8: mqcluster.log.v1.Item.subscribe:type_name -> mqcluster.log.v1.Subscribe
+	14, // 9: mqcluster.log.v1.Item.unsubscribe:type_name -> mqcluster.log.v1.Unsubscribe
+	15, // 10: mqcluster.log.v1.Item.progress:type_name -> mqcluster.log.v1.Progress
+	18, // 11: mqcluster.log.v1.Item.rel:type_name -> mqcluster.log.v1.Rel
+	19, // 12: mqcluster.log.v1.Item.outbound:type_name -> mqcluster.log.v1.Outbound
+	21, // 13: mqcluster.log.v1.Item.user_put:type_name -> mqcluster.log.v1.UserPut
+	23, // 14: mqcluster.log.v1.Item.user_remove:type_name -> mqcluster.log.v1.UserRemove
+	25, // 15: mqcluster.log.v1.Item.acl_put:type_name -> mqcluster.log.v1.AclPut
+	32, // 16: mqcluster.log.v1.Item.token_put:type_name -> mqcluster.log.v1.TokenPut
+	33, // 17: mqcluster.log.v1.Item.token_spend:type_name -> mqcluster.log.v1.TokenSpend
+	34, // 18: mqcluster.log.v1.Item.token_revoke:type_name -> mqcluster.log.v1.TokenRevoke
+	35, // 19: mqcluster.log.v1.Item.member_put:type_name -> mqcluster.log.v1.MemberPut
+	36, // 20: mqcluster.log.v1.Item.member_remove:type_name -> mqcluster.log.v1.MemberRemove
+	37, // 21: mqcluster.log.v1.Item.cert_put:type_name -> mqcluster.log.v1.CertPut
+	38, // 22: mqcluster.log.v1.Item.setting_put:type_name -> mqcluster.log.v1.SettingPut
+	39, // 23: mqcluster.log.v1.Item.session_end:type_name -> mqcluster.log.v1.SessionEnd
+	42, // 24: mqcluster.log.v1.Item.trim:type_name -> mqcluster.log.v1.Trim
+	40, // 25: mqcluster.log.v1.Item.session_put:type_name -> mqcluster.log.v1.SessionPut
+	29, // 26: mqcluster.log.v1.Item.ban_put:type_name -> mqcluster.log.v1.BanPut
+	30, // 27: mqcluster.log.v1.Item.ban_remove:type_name -> mqcluster.log.v1.BanRemove
+	28, // 28: mqcluster.log.v1.Item.audit_put:type_name -> mqcluster.log.v1.AuditPut
+	26, // 29: mqcluster.log.v1.Item.acl_replace:type_name -> mqcluster.log.v1.AclReplace
+	31, // 30: mqcluster.log.v1.Item.secret_put:type_name -> mqcluster.log.v1.SecretPut
+	27, // 31: mqcluster.log.v1.Item.by:type_name -> mqcluster.log.v1.By
+	8,  // 32: mqcluster.log.v1.Will.bearer:type_name -> mqcluster.log.v1.Bearer
+	24, // 33: mqcluster.log.v1.Bearer.rules:type_name -> mqcluster.log.v1.Rule
+	7,  // 34: mqcluster.log.v1.Claim.will:type_name -> mqcluster.log.v1.Will
+	11, // 35: mqcluster.log.v1.Release.inflight:type_name -> mqcluster.log.v1.Inflight
+	17, // 36: mqcluster.log.v1.Release.replayed:type_name -> mqcluster.log.v1.Replayed
+	12, // 37: mqcluster.log.v1.Subscribe.subscriptions:type_name -> mqcluster.log.v1.Subscription
+	16, // 38: mqcluster.log.v1.Progress.sessions:type_name -> mqcluster.log.v1.SessionProgress
+	17, // 39: mqcluster.log.v1.SessionProgress.replayed:type_name -> mqcluster.log.v1.Replayed
+	20, // 40: mqcluster.log.v1.Outbound.marks:type_name -> mqcluster.log.v1.Out
+	44, // 41: mqcluster.log.v1.Out.message:type_name -> mqcluster.log.v1.Message
+	22, // 42: mqcluster.log.v1.UserPut.quota:type_name -> mqcluster.log.v1.Quota
+	24, // 43: mqcluster.log.v1.AclPut.rules:type_name -> mqcluster.log.v1.Rule
+	25, // 44: mqcluster.log.v1.AclReplace.acls:type_name -> mqcluster.log.v1.AclPut
+	27, // 45: mqcluster.log.v1.AuditPut.by:type_name -> mqcluster.log.v1.By
+	12, // 46: mqcluster.log.v1.SessionPut.subscriptions:type_name -> mqcluster.log.v1.Subscription
+	41, // 47: mqcluster.log.v1.SessionPut.deposits:type_name -> mqcluster.log.v1.Deposit
+	41, // 48: mqcluster.log.v1.SessionPut.incoming:type_name -> mqcluster.log.v1.Deposit
+	43, // 49: mqcluster.log.v1.Trim.sessions:type_name -> mqcluster.log.v1.SessionTrim
+	7,  // 50: mqcluster.log.v1.Session.will:type_name -> mqcluster.log.v1.Will
+	48, // 51: mqcluster.log.v1.Session.subscriptions:type_name -> mqcluster.log.v1.SessionSubscription
+	11, // 52: mqcluster.log.v1.Session.inflight:type_name -> mqcluster.log.v1.Inflight
+	47, // 53: mqcluster.log.v1.Session.zero:type_name -> mqcluster.log.v1.Span
+	7,  // 54: mqcluster.log.v1.Former.will:type_name -> mqcluster.log.v1.Will
+	12, // 55: mqcluster.log.v1.SessionSubscription.subscription:type_name -> mqcluster.log.v1.Subscription
+	49, // 56: mqcluster.log.v1.SessionSubscription.replay:type_name -> mqcluster.log.v1.Replay
+	22, // 57: mqcluster.log.v1.User.quota:type_name -> mqcluster.log.v1.Quota
+	27, // 58: mqcluster.log.v1.Audit.by:type_name -> mqcluster.log.v1.By
+	54, // 59: mqcluster.log.v1.AclVersion.changes:type_name -> mqcluster.log.v1.AclChange
+	24, // 60: mqcluster.log.v1.AclChange.before:type_name -> mqcluster.log.v1.Rule
+	24, // 61: mqcluster.log.v1.AclChange.after:type_name -> mqcluster.log.v1.Rule
+	24, // 62: mqcluster.log.v1.Acl.rules:type_name -> mqcluster.log.v1.Rule
+	63, // [63:63] is the sub-list for method output_type
+	63, // [63:63] is the sub-list for method input_type
+	63, // [63:63] is the sub-list for extension type_name
+	63, // [63:63] is the sub-list for extension extendee
+	0,  // [0:63] is the sub-list for field type_name
 }
 
 func init() { file_fsm_logpb_log_proto_init() }
@@ -4433,19 +5510,24 @@ func file_fsm_logpb_log_proto_init() {
 		(*Item_SessionEnd)(nil),
 		(*Item_Trim)(nil),
 		(*Item_SessionPut)(nil),
+		(*Item_BanPut)(nil),
+		(*Item_BanRemove)(nil),
+		(*Item_AuditPut)(nil),
+		(*Item_AclReplace)(nil),
+		(*Item_SecretPut)(nil),
 	}
 	file_fsm_logpb_log_proto_msgTypes[6].OneofWrappers = []any{}
 	file_fsm_logpb_log_proto_msgTypes[7].OneofWrappers = []any{}
-	file_fsm_logpb_log_proto_msgTypes[9].OneofWrappers = []any{}
-	file_fsm_logpb_log_proto_msgTypes[20].OneofWrappers = []any{}
-	file_fsm_logpb_log_proto_msgTypes[33].OneofWrappers = []any{}
+	file_fsm_logpb_log_proto_msgTypes[10].OneofWrappers = []any{}
+	file_fsm_logpb_log_proto_msgTypes[21].OneofWrappers = []any{}
+	file_fsm_logpb_log_proto_msgTypes[41].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fsm_logpb_log_proto_rawDesc), len(file_fsm_logpb_log_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   47,
+			NumMessages:   59,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

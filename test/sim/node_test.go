@@ -13,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/mqcluster/mqcluster/auth"
 	"github.com/mqcluster/mqcluster/broker"
 	"github.com/mqcluster/mqcluster/consensus"
 	"github.com/mqcluster/mqcluster/fsm"
@@ -280,8 +281,10 @@ func (p *process) Authenticate(_ context.Context, c broker.Credentials) (string,
 	return c.Username, nil
 }
 
-func (p *process) Rights(user, clientID string) broker.Rights {
-	return p.store.Policy().Rights(user, clientID)
+func (p *process) Rights(c broker.Credentials, user string) broker.Rights {
+	return p.store.Policy().Rights(user, c.ClientID)
 }
+
+func (p *process) Quota(string) auth.Quota { return auth.Quota{} }
 
 func (p *process) Version() uint64 { return p.store.Policy().Version() }
