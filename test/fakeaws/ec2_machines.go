@@ -197,6 +197,11 @@ func (c *Cloud) runInstances(q *call) (record, error) {
 		return nil, err
 	}
 	c.machines[id] = m
+	// The machine's own disk, which goes with it.
+	disk := newID("vol")
+	c.put("volume", disk, record{"id": disk, "volumeId": disk, "size": 8, "availabilityZone": nic["availabilityZone"], "volumeType": "gp3", "status": "in-use", "iops": 3000, "throughput": 125,
+		"encrypted": true, "kmsKeyId": arn("kms", "key/aws-ebs"), "createTime": time.Now(),
+		"attachmentSet": []record{{"volumeId": disk, "instanceId": id, "device": "/dev/xvda", "status": "attached", "attachTime": time.Now(), "deleteOnTermination": true}}})
 	return c.instance(i).reservation(), nil
 }
 
@@ -236,12 +241,11 @@ func (c *Cloud) instance(i record) record {
 	if as, ok := nic["association"].(record); ok {
 		out["ipAddress"] = as["publicIp"]
 	}
-	root := i.text("instanceId")
-	disks := []record{{"deviceName": "/dev/xvda", "ebs": record{"volumeId": "vol-root-" + root, "status": "attached", "attachTime": i["launchTime"], "deleteOnTermination": true}}}
+	disks := []record{}
 	for _, v := range c.all("volume") {
 		for _, a := range v.records("attachmentSet") {
-			if a["instanceId"] == root {
-				disks = append(disks, record{"deviceName": a["device"], "ebs": record{"volumeId": v["volumeId"], "status": "attached", "attachTime": a["attachTime"], "deleteOnTermination": false}})
+			if a["instanceId"] == i["instanceId"] {
+				disks = append(disks, record{"deviceName": a["device"], "ebs": a.only("volumeId", "status", "attachTime", "deleteOnTermination")})
 			}
 		}
 	}
@@ -316,8 +320,9 @@ func (c *Cloud) end(q *call, on, after string) (record, error) {
 		before := i.text("state")
 		if before != after && before != "terminated" {
 			i["state"] = on
+			m := c.machines[id]
 			c.served.Go(func() {
-				c.machines[id].shutDown()
+				m.shutDown()
 				c.mu.Lock()
 				defer c.mu.Unlock()
 				c.ended(i, after)
@@ -335,7 +340,11 @@ func (c *Cloud) ended(i record, state string) {
 		return
 	}
 	for _, v := range c.all("volume") {
-		if slices.Contains(within("attachmentSet", "instanceId")(v), i.text("instanceId")) {
+		switch {
+		case !slices.Contains(within("attachmentSet", "instanceId")(v), i.text("instanceId")):
+		case c.volumes[v.text("volumeId")] == nil:
+			delete(c.things["volume"], v.text("volumeId"))
+		default:
 			c.release(v)
 		}
 	}

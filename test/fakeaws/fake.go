@@ -87,9 +87,7 @@ func (c *Cloud) URL() string { return "http://" + c.cfg.Address }
 // Close ends what runs and removes what there is.
 func (c *Cloud) Close() error {
 	err := c.server.Close()
-	c.served.Wait()
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	for _, f := range c.fronts {
 		f.close()
 	}
@@ -99,6 +97,8 @@ func (c *Cloud) Close() error {
 	for _, v := range c.volumes {
 		err = errors.Join(err, v.detach())
 	}
+	c.mu.Unlock()
+	c.served.Wait()
 	return err
 }
 
