@@ -15,7 +15,7 @@ ask() {
   local target=${1#*=}
   shift
   # shellcheck disable=SC2086 # REMOTE has arguments
-  $REMOTE "$target" sudo "$@" </dev/null
+  $REMOTE "$target" sudo "$@" </dev/null 2>&1
 }
 
 gate() {
