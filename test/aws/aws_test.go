@@ -4,7 +4,6 @@ package aws
 
 import (
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -49,6 +48,7 @@ func TestAWS(t *testing.T) {
 		t.Errorf("the cluster was %s and is %s", cluster, got)
 	}
 	l.more(time.Second)
+	s.refuseSecond()
 	s.judgeBackup()
 	s.judgeNumbers()
 	l.finish()
@@ -75,17 +75,12 @@ func (s *site) judgeMachines() {
 // judgeNetwork: who may reach what, and how the balancer passes on.
 func (s *site) judgeNetwork() {
 	s.t.Helper()
-	const nodes, balancer, world, office = "mqcluster-node", "mqcluster-balancer", "0.0.0.0/0", "198.51.100.0/24"
-	want := map[string][]fakeaws.Access{
-		balancer: {{false, "tcp", 8883, 8883, world}, {true, "tcp", 8883, 8883, nodes}, {true, "tcp", 9883, 9883, nodes}},
-		nodes: {{false, "tcp", 22, 22, office}, {false, "tcp", 7883, 7883, nodes}, {false, "tcp", 8883, 8883, balancer},
-			{false, "tcp", 9883, 9883, office}, {false, "tcp", 9883, 9883, balancer}, {true, "-1", -1, -1, world}},
-	}
-	for group, rules := range want {
-		got := s.cloud.Accesses(group)
-		slices.SortFunc(got, func(a, b fakeaws.Access) int { return strings.Compare(fmt.Sprintf("%+v", a), fmt.Sprintf("%+v", b)) })
-		slices.SortFunc(rules, func(a, b fakeaws.Access) int { return strings.Compare(fmt.Sprintf("%+v", a), fmt.Sprintf("%+v", b)) })
-		if diff := cmp.Diff(rules, got); diff != "" {
+	for group, rules := range map[string][]string{
+		"mqcluster-balancer": {"in tcp 8883-8883 0.0.0.0/0", "out tcp 8883-8883 mqcluster-node", "out tcp 9883-9883 mqcluster-node"},
+		"mqcluster-node": {"in tcp 22-22 198.51.100.0/24", "in tcp 7883-7883 mqcluster-node", "in tcp 8883-8883 mqcluster-balancer",
+			"in tcp 9883-9883 198.51.100.0/24", "in tcp 9883-9883 mqcluster-balancer", "out -1 -1--1 0.0.0.0/0"},
+	} {
+		if diff := cmp.Diff(rules, s.cloud.Accesses(group)); diff != "" {
 			s.t.Errorf("%s (-want +got):\n%s", group, diff)
 		}
 	}
@@ -153,6 +148,23 @@ func (s *site) loseFirst(l *load) {
 	}
 	s.awaitWell()
 	l.more(time.Second)
+}
+
+// refuseSecond takes the token away, as if there were no cluster: the first node makes
+// none while another one answers, and the leader publishes a token again.
+func (s *site) refuseSecond() {
+	s.t.Helper()
+	s.cloud.Write(tokenParameter, "none")
+	out, err := s.cloud.Run(s.machine("a").Address, "bash", "-c", `source <(sed '/^case/,$d' /usr/local/sbin/mqcluster-aws); member`)
+	if err == nil || !strings.Contains(err.Error(), "there is no token and yet a node at") {
+		s.t.Errorf("the first node would make a second cluster: %v %s", err, out)
+	}
+	for _, node := range []string{"a", "b", "c"} {
+		s.on(node, "systemctl", "start", "mqcluster-aws-tick.service")
+	}
+	if _, now, _ := s.cloud.Parameter(tokenParameter); !strings.HasPrefix(now, "MQ1.") {
+		s.t.Errorf("the leader published %.4q…", now)
+	}
 }
 
 // judgeBackup: the leader alone puts one, and no node can do more than that.

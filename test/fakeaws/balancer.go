@@ -70,13 +70,13 @@ func (f *front) drop(target string) {
 
 // A plan is what the cloud says of a target at this moment.
 type plan struct {
-	address, from         string
-	port, health          int
-	path                  string
-	interval, timeout     time.Duration
-	rise, fall            int
-	proxy, ends           bool
-	open, openHealth      bool
+	address, from     string
+	port, health      int
+	path              string
+	interval, timeout time.Duration
+	rise, fall        int
+	proxy, ends       bool
+	open, openHealth  bool
 }
 
 // plans looks up targets, and whether the security groups let the balancer reach them.

@@ -29,13 +29,13 @@ func (c *Cloud) ec2Actions() map[string]func(*call) (record, error) {
 		"AssociateRouteTable": c.associateTable, "DisassociateRouteTable": c.disassociateTable,
 
 		"CreateSecurityGroup": c.createGroup, "DeleteSecurityGroup": c.deleteGroup,
-		"DescribeSecurityGroups":     c.describe("group", "securityGroupInfo", "GroupId", "InvalidGroup.NotFound", groupFilters),
-		"DescribeSecurityGroupRules": c.describe("rule", "securityGroupRuleSet", "SecurityGroupRuleId", "InvalidSecurityGroupRuleId.NotFound", ruleFilters),
+		"DescribeSecurityGroups":        c.describe("group", "securityGroupInfo", "GroupId", "InvalidGroup.NotFound", groupFilters),
+		"DescribeSecurityGroupRules":    c.describe("rule", "securityGroupRuleSet", "SecurityGroupRuleId", "InvalidSecurityGroupRuleId.NotFound", ruleFilters),
 		"AuthorizeSecurityGroupIngress": c.authorizeGroup(false), "AuthorizeSecurityGroupEgress": c.authorizeGroup(true),
 		"RevokeSecurityGroupIngress": c.revokeGroup, "RevokeSecurityGroupEgress": c.revokeGroup,
 
 		"CreateNetworkInterface": c.createInterface, "DeleteNetworkInterface": c.deleteInterface,
-		"DescribeNetworkInterfaces": c.describe("interface", "networkInterfaceSet", "NetworkInterfaceId", "InvalidNetworkInterfaceID.NotFound", interfaceFilters),
+		"DescribeNetworkInterfaces":       c.describe("interface", "networkInterfaceSet", "NetworkInterfaceId", "InvalidNetworkInterfaceID.NotFound", interfaceFilters),
 		"ModifyNetworkInterfaceAttribute": c.modifyInterface, "DetachNetworkInterface": c.detachInterface,
 		"AllocateAddress": c.allocateAddress, "AssociateAddress": c.associateAddress,
 		"DescribeAddresses":          c.describe("address", "addressesSet", "AllocationId", "InvalidAllocationID.NotFound", addressFilters),

@@ -3,6 +3,7 @@
 package fakeaws
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 )
@@ -138,29 +139,23 @@ func (c *Cloud) permits(groups []string, egress bool, port int, peer netip.Addr,
 	return false
 }
 
-// An Access is a rule of a security group: who may reach, or be reached at, a port.
-type Access struct {
-	Egress   bool
-	Protocol string
-	From, To int
-	// Peer is a network, or the name of a group.
-	Peer string
-}
-
-// Accesses lists the rules of the security group of a name.
-func (c *Cloud) Accesses(name string) (out []Access) {
+// Accesses lists the rules of the security group of a name: direction, protocol, first
+// and last port, and the network or group at the other end.
+func (c *Cloud) Accesses(name string) (out []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, g := range c.of("group", "groupName", name) {
 		for _, r := range c.of("rule", "groupId", g["groupId"]) {
-			a := Access{Egress: r["isEgress"] == true, Protocol: r.text("ipProtocol"), Peer: r.text("cidrIpv4")}
-			a.From, _ = r["fromPort"].(int)
-			a.To, _ = r["toPort"].(int)
+			peer, direction := r.text("cidrIpv4"), "in"
 			if ref, ok := r["referencedGroupInfo"].(record); ok {
-				a.Peer = c.things["group"][ref.text("groupId")].text("groupName")
+				peer = c.things["group"][ref.text("groupId")].text("groupName")
 			}
-			out = append(out, a)
+			if r["isEgress"] == true {
+				direction = "out"
+			}
+			out = append(out, fmt.Sprintf("%s %v %v-%v %s", direction, r["ipProtocol"], r["fromPort"], r["toPort"], peer))
 		}
 	}
+	slices.Sort(out)
 	return out
 }

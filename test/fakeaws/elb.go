@@ -16,9 +16,12 @@ func (c *Cloud) elbActions() map[string]func(*call) (record, error) {
 	return map[string]func(*call) (record, error){
 		"CreateLoadBalancer": c.createBalancer, "DescribeLoadBalancers": c.listELB("balancer", "LoadBalancers", "LoadBalancerArn", "LoadBalancerArns", "LoadBalancerName", "LoadBalancerNotFound"),
 		"DescribeLoadBalancerAttributes": c.attributesOf("balancer", "LoadBalancerArn"), "ModifyLoadBalancerAttributes": c.modifyAttributes("balancer", "LoadBalancerArn"),
-		"DescribeCapacityReservation": func(q *call) (record, error) { q.get("LoadBalancerArn"); return record{"DecreaseRequestsRemaining": 0}, nil },
-		"DeleteLoadBalancer":          c.deleteBalancer,
-		"CreateTargetGroup":           c.createTargetGroup, "DescribeTargetGroups": c.listELB("targets", "TargetGroups", "TargetGroupArn", "TargetGroupArns", "TargetGroupName", "TargetGroupNotFound"),
+		"DescribeCapacityReservation": func(q *call) (record, error) {
+			q.get("LoadBalancerArn")
+			return record{"DecreaseRequestsRemaining": 0}, nil
+		},
+		"DeleteLoadBalancer": c.deleteBalancer,
+		"CreateTargetGroup":  c.createTargetGroup, "DescribeTargetGroups": c.listELB("targets", "TargetGroups", "TargetGroupArn", "TargetGroupArns", "TargetGroupName", "TargetGroupNotFound"),
 		"DescribeTargetGroupAttributes": c.attributesOf("targets", "TargetGroupArn"), "ModifyTargetGroupAttributes": c.modifyAttributes("targets", "TargetGroupArn"),
 		"ModifyTargetGroup": c.modifyTargetGroup, "DeleteTargetGroup": c.deleteTargetGroup,
 		"RegisterTargets": c.registerTargets, "DeregisterTargets": c.deregisterTargets, "DescribeTargetHealth": c.targetHealth,

@@ -75,8 +75,11 @@ func TestStrict(t *testing.T) {
 		t.Errorf("failures: %v", got)
 	}
 	for name, ask := range map[string]func() error{
-		"another secret": func() error { _, err := signed(t, c, "other", "Action=GetCallerIdentity&Version=2011-06-15"); return err },
-		"an action":      func() error { _, err := signed(t, c, Secret, "Action=GetSessionToken&Version=2011-06-15"); return err },
+		"another secret": func() error {
+			_, err := signed(t, c, "other", "Action=GetCallerIdentity&Version=2011-06-15")
+			return err
+		},
+		"an action": func() error { _, err := signed(t, c, Secret, "Action=GetSessionToken&Version=2011-06-15"); return err },
 		"no signature": func() error {
 			r, err := http.PostForm(c.URL(), url.Values{"Action": {"GetCallerIdentity"}})
 			if err == nil {

@@ -112,7 +112,7 @@ func (c *Cloud) getRolePolicy(q *call) (record, error) {
 	if !ok {
 		return nil, &fault{404, "NoSuchEntity", "there is no policy " + name}
 	}
-	return record{"RoleName": r["RoleName"], "PolicyName": name, "PolicyDocument": url.QueryEscape(text)}, nil
+	return record{"RoleName": r.text("RoleName"), "PolicyName": name, "PolicyDocument": url.QueryEscape(text)}, nil
 }
 
 func (c *Cloud) deleteRolePolicy(q *call) (record, error) {

@@ -71,8 +71,8 @@ func (m *machine) prepare(c *Cloud) error {
 		"boot":                 string(bootScript),
 		"units/machine.target": "[Unit]\nDescription=A machine\nRequires=basic.target\nAfter=basic.target\nWants=user-data.service\n",
 		// What cloud-init does with it.
-		"units/user-data.service": "[Unit]\nDescription=User data\n[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/var/lib/cloud/instance/user-data.txt\n",
-		"files/var/lib/cloud/instance/user-data.txt": string(m.userData),
+		"units/user-data.service":                     "[Unit]\nDescription=User data\n[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/var/lib/cloud/instance/user-data.txt\n",
+		"files/var/lib/cloud/instance/user-data.txt":  string(m.userData),
 		"files/etc/fstab":                             "",
 		"files/etc/systemd/system.conf.d/fake.conf":   environment,
 		"files/etc/systemd/journald.conf.d/fake.conf": "[Journal]\nStorage=volatile\nReadKMsg=no\nAudit=no\n",

@@ -171,3 +171,10 @@ func (c *Cloud) Age(name string, by time.Duration) {
 	defer c.mu.Unlock()
 	c.params[name].Changed = c.params[name].Changed.Add(-by)
 }
+
+// Write gives a parameter another value.
+func (c *Cloud) Write(name, value string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.params[name].Value = value
+}
