@@ -13,7 +13,9 @@ import (
 func (c *Cloud) ec2Actions() map[string]func(*call) (record, error) {
 	return map[string]func(*call) (record, error){
 		"DescribeAvailabilityZones": c.describeZones, "DescribeImages": c.describeImages,
-		"DescribeInstanceTypes": c.describeInstanceTypes, "CreateTags": c.createTags, "DeleteTags": c.deleteTags,
+		"DescribeInstanceTypes": c.describeInstanceTypes, "CreateTags": c.createTags, "DescribeTags": c.describeTags,
+		"GetInstanceUefiData": func(q *call) (record, error) { return record{"instanceId": q.get("InstanceId")}, nil },
+		"DeleteTags":          c.deleteTags,
 
 		"CreateVpc": c.createVpc, "DescribeVpcs": c.describe("vpc", "vpcSet", "VpcId", "InvalidVpcID.NotFound", vpcFilters),
 		"DescribeVpcAttribute": c.describeVpcAttribute, "ModifyVpcAttribute": c.modifyVpcAttribute, "DeleteVpc": c.deleteVpc,
@@ -167,6 +169,16 @@ func (c *Cloud) tags(q *call) []record {
 		out = append(out, tagsOf(spec.forms("Tag"), "key", "value")...)
 	}
 	return out
+}
+
+// describeTags looks for a tag that no machine of ours has.
+func (c *Cloud) describeTags(q *call) (record, error) {
+	for _, f := range q.forms("Filter") {
+		if name, values := f.get("Name"), f.list("Value"); name != "resource-id" && !slices.Equal(values, []string{"aws:ec2launchtemplate:id"}) {
+			c.fail("DescribeTags: filter %s with %v is not known", name, values)
+		}
+	}
+	return record{"tagSet": []record{}}, nil
 }
 
 // zones of the region.

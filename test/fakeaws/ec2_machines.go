@@ -139,7 +139,7 @@ func (c *Cloud) deletePlacement(q *call) (record, error) {
 // runInstances starts a machine on an interface that there is. What the module
 // promises of every machine is demanded here.
 func (c *Cloud) runInstances(q *call) (record, error) {
-	q.ignore("ClientToken", "MinCount", "MaxCount", "EbsOptimized", "DisableApiTermination", "Monitoring", "PrivateDnsNameOptions")
+	q.ignore("ClientToken", "MinCount", "MaxCount", "EbsOptimized", "DisableApiTermination", "Monitoring", "PrivateDnsNameOptions", "HibernationOptions")
 	nics := q.forms("NetworkInterface")
 	if len(nics) != 1 || nics[0].get("DeviceIndex") != "0" {
 		c.fail("RunInstances: a machine without exactly one interface that there is: %v", q.values)

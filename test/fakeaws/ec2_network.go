@@ -299,9 +299,18 @@ func (c *Cloud) modifyInterface(q *call) (record, error) {
 	return nil, nil
 }
 
+// detachInterface: the first interface of a machine goes with the machine and not
+// before.
 func (c *Cloud) detachInterface(q *call) (record, error) {
-	c.fail("DetachNetworkInterface: the first interface of a machine cannot be detached: %v", q.values)
-	return nil, faultf("OperationNotPermitted", "the first interface cannot be detached")
+	q.ignore("Force")
+	id := q.get("AttachmentId")
+	for _, i := range c.all("interface") {
+		if a, ok := i["attachment"].(record); ok && a["attachmentId"] == id {
+			c.fail("DetachNetworkInterface: the first interface of machine %v", a["instanceId"])
+			return nil, faultf("OperationNotPermitted", "the first interface cannot be detached")
+		}
+	}
+	return nil, faultf("InvalidAttachmentID.NotFound", "there is no attachment %s", id)
 }
 
 func (c *Cloud) deleteInterface(q *call) (record, error) {

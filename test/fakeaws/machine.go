@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -37,6 +38,7 @@ type machine struct {
 	output   bytes.Buffer
 	ended    chan struct{}
 	metadata *http.Server
+	once     sync.Once // of the end
 }
 
 // metadataPort is where each machine finds its metadata, at its own address.
@@ -172,10 +174,12 @@ func (m *machine) shutDown() {
 
 // kill ends everything of the machine at once, and returns when it has.
 func (m *machine) kill() {
-	_ = m.boot.Process.Kill() // --kill-child takes systemd along
-	<-m.ended
-	_ = m.metadata.Close()
-	m.removeGroup()
+	m.once.Do(func() {
+		_ = m.boot.Process.Kill() // --kill-child takes systemd along
+		<-m.ended
+		_ = m.metadata.Close()
+		m.removeGroup()
+	})
 }
 
 // removeGroup removes the machine's control groups.
