@@ -377,10 +377,13 @@ func (c *Cloud) Machines() (out []Machine) {
 	return out
 }
 
-// Run runs a command on the machine at an address, as root, and returns what it
-// printed. It blocks until the command has ended.
+// Run runs a command on the machine at an address, its own or its public one, as root,
+// and returns what it printed. It blocks until the command has ended.
 func (c *Cloud) Run(address string, command ...string) (string, error) {
 	c.mu.Lock()
+	for _, a := range c.of("address", "publicIp", address) {
+		address = a.text("privateIpAddress")
+	}
 	var found *machine
 	for _, m := range c.machines {
 		if m.address == address && m.runs() {

@@ -74,17 +74,18 @@ put() {
 
 # numbers NAME=VALUE... puts numbers of the cluster; NAME@=VALUE are of this node.
 numbers() {
-  local -a form=(Action=PutMetricData Version=2010-08-01 Namespace=mqcluster)
-  local i=0 number name
+  local -a form=(-d Action=PutMetricData -d Version=2010-08-01 -d Namespace=mqcluster)
+  local i=0 number name at
   for number in "$@"; do
     i=$((i + 1))
+    at=MetricData.member.$i
     name=${number%%=*}
-    form+=("MetricData.member.$i.MetricName=${name%@}" "MetricData.member.$i.Value=${number#*=}"
-      "MetricData.member.$i.Dimensions.member.1.Name=Cluster" "MetricData.member.$i.Dimensions.member.1.Value=$CLUSTER")
+    form+=(-d "$at.MetricName=${name%@}" -d "$at.Value=${number#*=}"
+      -d "$at.Dimensions.member.1.Name=Cluster" -d "$at.Dimensions.member.1.Value=$CLUSTER")
     [ "$name" = "${name%@}" ] ||
-      form+=("MetricData.member.$i.Dimensions.member.2.Name=Node" "MetricData.member.$i.Dimensions.member.2.Value=$NODE")
+      form+=(-d "$at.Dimensions.member.2.Name=Node" -d "$at.Dimensions.member.2.Value=$NODE")
   done
-  call monitoring / "${form[@]/#/--data-urlencode=}" >/dev/null
+  call monitoring / "${form[@]}" >/dev/null
 }
 
 install_package() {
