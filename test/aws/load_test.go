@@ -15,12 +15,12 @@ import (
 	"github.com/mqcluster/mqcluster/test/rawmqtt"
 )
 
-// The load: in all 500 messages a second at QoS 1, each to one subscriber with a
+// The load: in all 200 messages a second at QoS 1, each to one subscriber with a
 // persistent session.
 const (
 	subscribers = 10
 	publishers  = 20
-	rate        = 500.0 / publishers
+	rate        = 200.0 / publishers
 	password    = "of-the-load-and-secret"
 )
 

@@ -25,7 +25,7 @@ func (s *site) watchSecrets() (stop func()) {
 	over := make(chan struct{})
 	found, looks, seen := map[string]bool{}, 0, map[string]int{}
 	wg.Go(func() {
-		tick := time.NewTicker(10 * time.Millisecond)
+		tick := time.NewTicker(20 * time.Millisecond)
 		defer tick.Stop()
 		for {
 			dirs, _ := filepath.Glob("/proc/[0-9]*")

@@ -95,6 +95,7 @@ func (c *Cloud) describe(kind, set, param, missing string, known filters) func(*
 	return func(q *call) (record, error) {
 		q.ignore("MaxResults", "NextToken", "DryRun")
 		wanted := q.list(param)
+		c.matches(q, record{}, known) // a filter that is not known is to be noted, whatever there is
 		for _, id := range wanted {
 			if _, err := c.thing(kind, id, missing); err != nil {
 				return nil, err

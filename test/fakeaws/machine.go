@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -33,12 +34,13 @@ type machineConfig struct {
 // A machine is a systemd that runs, or has run.
 type machine struct {
 	machineConfig
-	dir      string
-	boot     *exec.Cmd
-	output   bytes.Buffer
-	ended    chan struct{}
-	metadata *http.Server
-	once     sync.Once // of the end
+	dir         string
+	environment []string // of everything that runs on it
+	boot        *exec.Cmd
+	output      bytes.Buffer
+	ended       chan struct{}
+	metadata    *http.Server
+	once        sync.Once // of the end
 }
 
 // metadataPort is where each machine finds its metadata, at its own address.
@@ -68,7 +70,9 @@ func (c *Cloud) startMachine(cfg machineConfig) (*machine, error) {
 
 // prepare lays out what the machine differs in from this one.
 func (m *machine) prepare(c *Cloud) error {
-	environment := fmt.Sprintf("[Manager]\nDefaultEnvironment=AWS_ENDPOINT_URL=%s AWS_EC2_METADATA_SERVICE_ENDPOINT=http://%s:%d\nDefaultTimeoutStopSec=60s\n", c.URL(), m.address, metadataPort)
+	// Where AWS is, as its own tools take it.
+	m.environment = []string{"AWS_ENDPOINT_URL=" + c.URL(), fmt.Sprintf("AWS_EC2_METADATA_SERVICE_ENDPOINT=http://%s:%d", m.address, metadataPort)}
+	manager := "[Manager]\nDefaultEnvironment=" + strings.Join(m.environment, " ") + "\n"
 	files := map[string]string{
 		"boot":                 string(bootScript),
 		"units/machine.target": "[Unit]\nDescription=A machine\nRequires=basic.target\nAfter=basic.target\nWants=user-data.service\n",
@@ -76,7 +80,7 @@ func (m *machine) prepare(c *Cloud) error {
 		"units/user-data.service":                     "[Unit]\nDescription=User data\n[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/var/lib/cloud/instance/user-data.txt\n",
 		"files/var/lib/cloud/instance/user-data.txt":  string(m.userData),
 		"files/etc/fstab":                             "",
-		"files/etc/systemd/system.conf.d/fake.conf":   environment,
+		"files/etc/systemd/system.conf.d/fake.conf":   manager,
 		"files/etc/systemd/journald.conf.d/fake.conf": "[Journal]\nStorage=volatile\nReadKMsg=no\nAudit=no\n",
 	}
 	for name, text := range files {
@@ -151,7 +155,7 @@ func (m *machine) run(command ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	args := append([]string{"--target", strconv.Itoa(pid), "--all", "--root", "--wd", "env", "-i", "HOME=/root", "LC_ALL=C.UTF-8",
-		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, command...)
+		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, append(slices.Clone(m.environment), command...)...)
 	var complaint bytes.Buffer
 	cmd := exec.CommandContext(ctx, "nsenter", args...)
 	cmd.Stderr = &complaint

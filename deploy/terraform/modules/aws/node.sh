@@ -88,6 +88,14 @@ numbers() {
   call monitoring / "${form[@]}" >/dev/null
 }
 
+# install_tools brings what an image may lack.
+install_tools() {
+  local tool
+  for tool in curl openssl; do
+    command -v "$tool" >/dev/null || { apt-get -q update && apt-get -qy install curl openssl ca-certificates && return; }
+  done
+}
+
 install_package() {
   local file=/var/cache/mqcluster.deb
   if [ -z "$PACKAGE_URL" ]; then
@@ -132,7 +140,7 @@ keep_host_keys() {
   local -a keys
   if [ -d "$disk/ssh" ]; then
     cp -a "$disk/ssh/." /etc/ssh/
-    systemctl try-restart ssh.service
+    systemctl try-restart ssh.service || say "sshd was not restarted: to operators the machine is another one until it is"
     return
   fi
   shopt -s nullglob
@@ -187,6 +195,7 @@ member() {
 
 boot() {
   local made=
+  install_tools
   install_package
   attach
   keep_host_keys
