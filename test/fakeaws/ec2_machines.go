@@ -4,104 +4,9 @@ package fakeaws
 
 import (
 	"encoding/base64"
-	"fmt"
 	"slices"
-	"strings"
 	"time"
 )
-
-func (c *Cloud) createVolume(q *call) (record, error) {
-	q.ignore("ClientToken")
-	if q.get("Encrypted") != "true" {
-		c.fail("CreateVolume: a volume that is not encrypted")
-	}
-	if q.get("VolumeType") != "gp3" {
-		c.fail("CreateVolume: a volume of type %q, not gp3", q.get("VolumeType"))
-	}
-	if !slices.Contains(zones, strings.TrimPrefix(q.get("AvailabilityZone"), Region)) {
-		return nil, faultf("InvalidParameterValue", "there is no zone %s", q.get("AvailabilityZone"))
-	}
-	id := newID("vol")
-	v, err := newVolume(c.cfg.Dir, id, q.number("Size"))
-	if err != nil {
-		return nil, err
-	}
-	c.volumes[id] = v
-	return c.put("volume", id, record{"id": id, "volumeId": id, "size": q.number("Size"), "availabilityZone": q.get("AvailabilityZone"), "volumeType": "gp3", "status": "available",
-		"iops": q.number("Iops"), "throughput": q.number("Throughput"), "encrypted": true, "kmsKeyId": q.or("KmsKeyId", arn("kms", "key/aws-ebs")), "multiAttachEnabled": false,
-		"createTime": time.Now(), "attachmentSet": []record{}, "tagSet": c.tags(q)}), nil
-}
-
-func (c *Cloud) deleteVolume(q *call) (record, error) {
-	id := q.get("VolumeId")
-	v, err := c.thing("volume", id, "InvalidVolume.NotFound")
-	if err != nil {
-		return nil, err
-	}
-	if len(v.records("attachmentSet")) > 0 {
-		return nil, faultf("VolumeInUse", "volume %s is attached", id)
-	}
-	if err := c.volumes[id].remove(); err != nil {
-		return nil, err
-	}
-	delete(c.volumes, id)
-	delete(c.things["volume"], id)
-	return nil, nil
-}
-
-func (c *Cloud) attachVolume(q *call) (record, error) {
-	v, err := c.thing("volume", q.get("VolumeId"), "InvalidVolume.NotFound")
-	if err != nil {
-		return nil, err
-	}
-	i, err := c.thing("machine", q.get("InstanceId"), "InvalidInstanceID.NotFound")
-	if err != nil {
-		return nil, err
-	}
-	switch place, _ := i["placement"].(record); {
-	case len(v.records("attachmentSet")) > 0:
-		return nil, faultf("VolumeInUse", "volume %v is attached", v["volumeId"])
-	case place["availabilityZone"] != v["availabilityZone"]:
-		return nil, faultf("InvalidVolume.ZoneMismatch", "volume and machine are in different zones")
-	case i.text("state") != "running" && i.text("state") != "stopped":
-		return nil, faultf("IncorrectState", "machine %v is %s", i["instanceId"], i["state"])
-	}
-	id := v.text("volumeId")
-	if err := c.volumes[id].attach(c.machines[i.text("instanceId")]); err != nil {
-		return nil, err
-	}
-	a := record{"volumeId": id, "instanceId": i["instanceId"], "device": q.get("Device"), "status": "attached", "attachTime": time.Now(), "deleteOnTermination": false}
-	v["attachmentSet"], v["status"] = []record{a}, "in-use"
-	return a, nil
-}
-
-func (c *Cloud) detachVolume(q *call) (record, error) {
-	q.ignore("Force", "Device")
-	v, err := c.thing("volume", q.get("VolumeId"), "InvalidVolume.NotFound")
-	if err != nil {
-		return nil, err
-	}
-	if len(v.records("attachmentSet")) == 0 {
-		return nil, faultf("IncorrectState", "volume %v is not attached", v["volumeId"])
-	}
-	if m := c.machines[q.get("InstanceId")]; m != nil && m.runs() {
-		c.fail("DetachVolume: the machine %s, whose volume goes, still runs", q.get("InstanceId"))
-	}
-	return c.release(v), nil
-}
-
-// release detaches a volume.
-func (c *Cloud) release(v record) record {
-	var last record
-	for _, a := range v.records("attachmentSet") {
-		last = a.with(record{"status": "detached"})
-	}
-	if err := c.volumes[v.text("volumeId")].detach(); err != nil {
-		c.fail("detach %v: %v", v["volumeId"], err)
-	}
-	v["attachmentSet"], v["status"] = []record{}, "available"
-	return last
-}
 
 func (c *Cloud) createPlacement(q *call) (record, error) {
 	name := q.get("GroupName")
@@ -136,42 +41,85 @@ func (c *Cloud) deletePlacement(q *call) (record, error) {
 	return nil, nil
 }
 
-// runInstances starts a machine on an interface that there is. What the module
-// promises of every machine is demanded here.
+// runInstances starts a machine on an interface that there is.
 func (c *Cloud) runInstances(q *call) (record, error) {
 	q.ignore("ClientToken", "MinCount", "MaxCount", "EbsOptimized", "DisableApiTermination", "Monitoring", "PrivateDnsNameOptions", "HibernationOptions")
-	nics := q.forms("NetworkInterface")
-	if len(nics) != 1 || nics[0].get("DeviceIndex") != "0" {
-		c.fail("RunInstances: a machine without exactly one interface that there is: %v", q.values)
-		return nil, faultf("InvalidParameterValue", "one interface is needed")
-	}
-	nics[0].ignore("DeleteOnTermination", "NetworkCardIndex")
-	nic, err := c.thing("interface", nics[0].get("NetworkInterfaceId"), "InvalidNetworkInterfaceID.NotFound")
+	nic, err := c.interfaceOf(q)
 	if err != nil {
 		return nil, err
 	}
-	if nic["attachment"] != nil {
-		return nil, faultf("InvalidNetworkInterface.InUse", "interface %v is in use", nic["networkInterfaceId"])
+	profile, group, err := c.surroundings(q)
+	if err != nil {
+		return nil, err
 	}
-	if nics[0].get("DeleteOnTermination") == "true" {
+	c.demandSafety(q)
+	userData, err := base64.StdEncoding.DecodeString(q.get("UserData"))
+	if err != nil || len(userData) == 0 || len(userData) > 16384 {
+		return nil, faultf("InvalidUserData.Malformed", "user data of %d bytes: %v", len(userData), err)
+	}
+	id := newID("i")
+	i := record{"id": id, "instanceId": id, "state": "running", "imageId": q.get("ImageId"), "instanceType": q.get("InstanceType"), "keyName": q.get("KeyName"),
+		"placement":          record{"availabilityZone": nic["availabilityZone"], "groupName": group, "tenancy": "default"},
+		"iamInstanceProfile": record{"arn": profile["Arn"], "id": profile["InstanceProfileId"]}, "nic": nic["networkInterfaceId"], "userData": q.get("UserData"), "launchTime": time.Now(), "tagSet": c.tags(q)}
+	m, err := c.startMachine(machineConfig{id: id, address: nic.text("privateIpAddress"), role: profile.text("role"), userData: userData})
+	if m != nil {
+		c.machines[id] = m
+	}
+	if err != nil {
+		return nil, err
+	}
+	c.put("machine", id, i)
+	nic["status"] = "in-use"
+	nic["attachment"] = record{"attachmentId": newID("eni-attach"), "instanceId": id, "instanceOwnerId": account, "deviceIndex": 0, "networkCardIndex": 0, "deleteOnTermination": false, "status": "attached", "attachTime": time.Now()}
+	// The machine's own disk, which goes with it.
+	disk := newID("vol")
+	c.put("volume", disk, record{"id": disk, "volumeId": disk, "size": 8, "availabilityZone": nic["availabilityZone"], "volumeType": "gp3", "status": "in-use", "iops": 3000, "throughput": 125,
+		"encrypted": true, "kmsKeyId": arn("kms", "key/aws-ebs"), "createTime": time.Now(),
+		"attachmentSet": []record{{"volumeId": disk, "instanceId": id, "device": "/dev/xvda", "status": "attached", "attachTime": time.Now(), "deleteOnTermination": true}}})
+	return c.instance(i).reservation(), nil
+}
+
+// interfaceOf is the one that the machine is to have: it is there already, free, and
+// stays when the machine goes.
+func (c *Cloud) interfaceOf(q *call) (record, error) {
+	all := q.forms("NetworkInterface")
+	if len(all) != 1 || all[0].get("DeviceIndex") != "0" {
+		c.fail("RunInstances: a machine without exactly one interface that there is: %v", q.values)
+		return nil, faultf("InvalidParameterValue", "one interface is needed")
+	}
+	if all[0].get("DeleteOnTermination") == "true" {
 		c.fail("RunInstances: the interface goes with the machine")
 	}
-	meta, profile, place := q.part("MetadataOptions"), q.part("IamInstanceProfile"), q.part("Placement")
+	all[0].ignore("NetworkCardIndex")
+	nic, err := c.thing("interface", all[0].get("NetworkInterfaceId"), "InvalidNetworkInterfaceID.NotFound")
+	if err == nil && nic["attachment"] != nil {
+		err = faultf("InvalidNetworkInterface.InUse", "interface %v is in use", nic["networkInterfaceId"])
+	}
+	return nic, err
+}
+
+// surroundings are the machine's profile and its placement group.
+func (c *Cloud) surroundings(q *call) (profile record, group string, err error) {
+	p, place := q.part("IamInstanceProfile"), q.part("Placement")
+	if p == nil || place == nil {
+		c.fail("RunInstances: no profile or no placement: %v", q.values)
+		return nil, "", faultf("InvalidParameterValue", "no profile or no placement")
+	}
+	place.ignore("AvailabilityZone", "Tenancy")
+	if profile, err = c.thing("profile", p.get("Name"), "InvalidParameterValue"); err != nil {
+		return nil, "", err
+	}
+	_, err = c.thing("placement", place.get("GroupName"), "InvalidPlacementGroup.Unknown")
+	return profile, place.get("GroupName"), err
+}
+
+// demandSafety notes where a machine has not what the module promises of each.
+func (c *Cloud) demandSafety(q *call) {
+	meta := q.part("MetadataOptions")
 	if meta == nil || meta.get("HttpTokens") != "required" || meta.get("HttpPutResponseHopLimit") != "1" || meta.get("HttpEndpoint") != "enabled" {
 		c.fail("RunInstances: the metadata service is not version 2 with hop limit 1: %v", q.values)
 	} else {
 		meta.ignore("InstanceMetadataTags", "HttpProtocolIpv6")
-	}
-	if profile == nil || place == nil {
-		c.fail("RunInstances: no profile or no placement: %v", q.values)
-		return nil, faultf("InvalidParameterValue", "no profile or no placement")
-	}
-	p, err := c.thing("profile", profile.get("Name"), "InvalidParameterValue")
-	if err != nil {
-		return nil, err
-	}
-	if _, err := c.thing("placement", place.get("GroupName"), "InvalidPlacementGroup.Unknown"); err != nil {
-		return nil, err
 	}
 	for _, b := range q.forms("BlockDeviceMapping") {
 		if e := b.part("Ebs"); e == nil || e.get("Encrypted") != "true" {
@@ -181,28 +129,6 @@ func (c *Cloud) runInstances(q *call) (record, error) {
 		}
 		b.ignore("DeviceName")
 	}
-	userData, err := base64.StdEncoding.DecodeString(q.get("UserData"))
-	if err != nil || len(userData) == 0 || len(userData) > 16384 {
-		return nil, faultf("InvalidUserData.Malformed", "user data of %d bytes: %v", len(userData), err)
-	}
-	id := newID("i")
-	i := c.put("machine", id, record{"id": id, "instanceId": id, "state": "running", "imageId": q.get("ImageId"), "instanceType": q.get("InstanceType"), "keyName": q.get("KeyName"),
-		"placement":          record{"availabilityZone": nic["availabilityZone"], "groupName": place.get("GroupName"), "tenancy": "default"},
-		"iamInstanceProfile": record{"arn": p["Arn"], "id": p["InstanceProfileId"]}, "nic": nic["networkInterfaceId"], "userData": q.get("UserData"), "launchTime": time.Now(), "tagSet": c.tags(q)})
-	place.ignore("AvailabilityZone", "Tenancy")
-	nic["status"] = "in-use"
-	nic["attachment"] = record{"attachmentId": newID("eni-attach"), "instanceId": id, "instanceOwnerId": account, "deviceIndex": 0, "networkCardIndex": 0, "deleteOnTermination": false, "status": "attached", "attachTime": time.Now()}
-	m, err := c.startMachine(machineConfig{id: id, address: nic.text("privateIpAddress"), role: p.text("role"), userData: userData, name: nameTag(i)})
-	if err != nil {
-		return nil, err
-	}
-	c.machines[id] = m
-	// The machine's own disk, which goes with it.
-	disk := newID("vol")
-	c.put("volume", disk, record{"id": disk, "volumeId": disk, "size": 8, "availabilityZone": nic["availabilityZone"], "volumeType": "gp3", "status": "in-use", "iops": 3000, "throughput": 125,
-		"encrypted": true, "kmsKeyId": arn("kms", "key/aws-ebs"), "createTime": time.Now(),
-		"attachmentSet": []record{{"volumeId": disk, "instanceId": id, "device": "/dev/xvda", "status": "attached", "attachTime": time.Now(), "deleteOnTermination": true}}})
-	return c.instance(i).reservation(), nil
 }
 
 func nameTag(r record) string {
@@ -355,52 +281,3 @@ func (c *Cloud) ended(i record, state string) {
 	c.machines[i.text("instanceId")].remove()
 }
 
-// A Machine is a machine as tests see it.
-type Machine struct {
-	ID, Name, Address, State, Zone, Group, UserData string
-}
-
-// Machines lists those that are not terminated, by their names.
-func (c *Cloud) Machines() (out []Machine) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, i := range c.all("machine") {
-		if i.text("state") == "terminated" {
-			continue
-		}
-		place, _ := i["placement"].(record)
-		text, _ := base64.StdEncoding.DecodeString(i.text("userData"))
-		out = append(out, Machine{ID: i.text("instanceId"), Name: nameTag(i), State: i.text("state"), Zone: place.text("availabilityZone"), Group: place.text("groupName"),
-			Address: c.machines[i.text("instanceId")].address, UserData: string(text)})
-	}
-	slices.SortFunc(out, func(a, b Machine) int { return strings.Compare(a.Name, b.Name) })
-	return out
-}
-
-// Run runs a command on the machine at an address, its own or its public one, as root,
-// and returns what it printed. It blocks until the command has ended.
-func (c *Cloud) Run(address string, command ...string) (string, error) {
-	c.mu.Lock()
-	for _, a := range c.of("address", "publicIp", address) {
-		address = a.text("privateIpAddress")
-	}
-	var found *machine
-	for _, m := range c.machines {
-		if m.address == address && m.runs() {
-			found = m
-		}
-	}
-	c.mu.Unlock()
-	if found == nil {
-		return "", fmt.Errorf("no machine runs at %s", address)
-	}
-	return found.run(command...)
-}
-
-// Kill is the sudden end of a machine, as by a broken power supply.
-func (c *Cloud) Kill(id string) {
-	c.mu.Lock()
-	m := c.machines[id]
-	c.mu.Unlock()
-	m.kill()
-}

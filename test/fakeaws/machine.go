@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	_ "embed"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -27,7 +28,7 @@ var bootScript []byte
 
 // machineConfig is what a machine is made of.
 type machineConfig struct {
-	id, name, address, role string
+	id, address, role string
 	userData                []byte
 }
 
@@ -232,57 +233,6 @@ func (c *Cloud) metadataOf(m *machine) http.Handler {
 	return mux
 }
 
-// A volume is an image that a loop device is made of while it is attached.
-type volume struct {
-	id, path, loop string
-}
-
-// newVolume makes an empty one; only what is written takes space.
-func newVolume(dir, id string, gib int) (*volume, error) {
-	v := &volume{id: id, path: filepath.Join(dir, id+".img")}
-	f, err := os.Create(v.path)
-	if err != nil {
-		return nil, fmt.Errorf("make a volume: %w", err)
-	}
-	return v, errors.Join(f.Truncate(int64(gib)<<30), f.Close())
-}
-
-// attach makes the volume's device on a machine, under the name that udev gives it.
-func (v *volume) attach(m *machine) error {
-	out, err := exec.Command("losetup", "--find", "--show", v.path).CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("attach a volume: %w: %s", err, out)
-	}
-	v.loop = strings.TrimSpace(string(out))
-	var stat syscall.Stat_t
-	if err := syscall.Stat(v.loop, &stat); err != nil {
-		return fmt.Errorf("look at %s: %w", v.loop, err)
-	}
-	pid, err := m.init()
-	if err != nil {
-		return err
-	}
-	path := fmt.Sprintf("/proc/%d/root/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_%s", pid, strings.Replace(v.id, "-", "", 1))
-	if err := syscall.Mknod(path, syscall.S_IFBLK|0o600, int(stat.Rdev)); err != nil {
-		return fmt.Errorf("make the device of a volume: %w", err)
-	}
-	return nil
-}
-
-func (v *volume) detach() error {
-	if v.loop == "" {
-		return nil
-	}
-	out, err := exec.Command("losetup", "--detach", v.loop).CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("detach a volume: %w: %s", err, out)
-	}
-	v.loop = ""
-	return nil
-}
-
-func (v *volume) remove() error { return os.Remove(v.path) }
-
 // Journal is what the units of a machine have said.
 func (c *Cloud) Journal(address string, units ...string) string {
 	command := []string{"journalctl", "--no-pager", "-n", "80", "-o", "cat"}
@@ -294,4 +244,54 @@ func (c *Cloud) Journal(address string, units ...string) string {
 		return err.Error()
 	}
 	return out
+}
+
+// A Machine is a machine as tests see it.
+type Machine struct {
+	ID, Name, Address, State, Zone, Group, UserData string
+}
+
+// Machines lists those that are not terminated, by their names.
+func (c *Cloud) Machines() (out []Machine) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, i := range c.all("machine") {
+		if i.text("state") == "terminated" {
+			continue
+		}
+		place, _ := i["placement"].(record)
+		text, _ := base64.StdEncoding.DecodeString(i.text("userData"))
+		out = append(out, Machine{ID: i.text("instanceId"), Name: nameTag(i), State: i.text("state"), Zone: place.text("availabilityZone"), Group: place.text("groupName"),
+			Address: c.machines[i.text("instanceId")].address, UserData: string(text)})
+	}
+	slices.SortFunc(out, func(a, b Machine) int { return strings.Compare(a.Name, b.Name) })
+	return out
+}
+
+// Run runs a command on the machine at an address, its own or its public one, as root,
+// and returns what it printed. It blocks until the command has ended.
+func (c *Cloud) Run(address string, command ...string) (string, error) {
+	c.mu.Lock()
+	for _, a := range c.of("address", "publicIp", address) {
+		address = a.text("privateIpAddress")
+	}
+	var found *machine
+	for _, m := range c.machines {
+		if m.address == address && m.runs() {
+			found = m
+		}
+	}
+	c.mu.Unlock()
+	if found == nil {
+		return "", fmt.Errorf("no machine runs at %s", address)
+	}
+	return found.run(command...)
+}
+
+// Kill is the sudden end of a machine, as by a broken power supply.
+func (c *Cloud) Kill(id string) {
+	c.mu.Lock()
+	m := c.machines[id]
+	c.mu.Unlock()
+	m.kill()
 }
