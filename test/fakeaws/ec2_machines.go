@@ -280,4 +280,3 @@ func (c *Cloud) ended(i record, state string) {
 	}
 	c.machines[i.text("instanceId")].remove()
 }
-

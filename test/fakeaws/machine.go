@@ -29,7 +29,7 @@ var bootScript []byte
 // machineConfig is what a machine is made of.
 type machineConfig struct {
 	id, address, role string
-	userData                []byte
+	userData          []byte
 }
 
 // A machine is a systemd that runs, or has run.
