@@ -265,7 +265,7 @@ tick() {
   resize2fs "$(findmnt -no SOURCE "$disk")" >/dev/null 2>&1 || true
   status=$(mqcluster status 2>&1) || { say "the node does not answer: $status"; status=; }
   ! grep -q '^quorum *yes' <<<"$status" || quorum=1
-  up=$(awk 'table && $2 != "non-voter" && $3 != "down" { n++ } $1 == "NODE" { table = 1 } END { print n + 0 }' <<<"$status")
+  up=$(awk 'table && ($2 == "leader" || $2 == "voter") && $3 != "down" { n++ } $1 == "NODE" { table = 1 } END { print n + 0 }' <<<"$status")
   about=("Quorum=$quorum" "VotersUp=$up")
   used=$(df --output=pcent "$disk" | tr -dc 0-9) && about+=("DiskUsedPercent@=$used")
   left=$(days "$data/tls/node.crt" "$data/tls/ca.crt") && about+=("CertificateDaysLeft@=$left")

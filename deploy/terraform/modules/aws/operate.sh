@@ -23,7 +23,7 @@ gate() {
   for node in $NODES; do
     status=$(ask "$node" mqcluster status --check) || { echo "node ${node%%=*} is not ready: $status"; return 1; }
   done
-  up=$(awk 'table && $2 != "non-voter" && $3 != "down" { n++ } $1 == "NODE" { table = 1 } END { print n + 0 }' <<<"$status")
+  up=$(awk 'table && ($2 == "leader" || $2 == "voter") && $3 != "down" { n++ } $1 == "NODE" { table = 1 } END { print n + 0 }' <<<"$status")
   [ "$up" -ge "${VOTERS:?}" ] || { echo "$up nodes vote and are up, not $VOTERS"; return 1; }
 }
 
