@@ -22,6 +22,7 @@ type Backend struct {
 	Backups  Backups
 	Balance  Balance
 	Importer Importer
+	Verifier Verifier
 }
 
 // Cluster tells of the members and lets them go.

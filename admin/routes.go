@@ -132,6 +132,9 @@ func (s *Server) apiHandler(b Backend) http.Handler {
 	if i := b.Importer; i != nil {
 		change(s, mux, opImport, i.Import)
 	}
+	if v := b.Verifier; v != nil {
+		read(s, mux, opVerify, func(ctx context.Context, _ nothing) (Verification, error) { return v.Verify(ctx) })
+	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeError(w, &Error{NotFound, fmt.Sprintf("this node has no operation %s %s: use the mqcluster of the same version", r.Method, r.URL.Path)})
 	})

@@ -72,6 +72,7 @@ type Node struct {
 	book      addressBook
 	events    gate
 	queues    queues
+	verify    verifying
 
 	started   time.Time
 	serving   atomic.Bool
