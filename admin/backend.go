@@ -23,6 +23,8 @@ type Backend struct {
 	Balance  Balance
 	Importer Importer
 	Verifier Verifier
+	Retained Retained
+	Repair   SessionRepair
 }
 
 // Cluster tells of the members and lets them go.

@@ -89,6 +89,22 @@ func (s *Store) Session(client string) *logpb.Session {
 	return rec
 }
 
+// UnderWay counts the QoS 2 messages that are on their way to a client, and from it.
+func (s *Store) UnderWay(client string) (sending, receiving int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o := s.state.sessions[client]
+	if o == nil {
+		return 0, 0
+	}
+	for _, out := range o.outs {
+		if session.OutState(out.State) != session.OutDone {
+			sending++
+		}
+	}
+	return sending, len(o.received)
+}
+
 // Counts are the sizes of the state, for metrics and status.
 type Counts struct {
 	Sessions, Connected, Subscriptions, Filters, Groups int

@@ -18,25 +18,27 @@ import (
 type backend struct{ n *Node }
 
 var (
-	_ admin.Cluster  = backend{}
-	_ admin.Tokens   = backend{}
-	_ admin.Users    = backend{}
-	_ admin.Acls     = backend{}
-	_ admin.Certs    = backend{}
-	_ admin.Sessions = backend{}
-	_ admin.Settings = backend{}
-	_ admin.Clock    = backend{}
-	_ admin.Backups  = backend{}
-	_ admin.Balance  = backend{}
-	_ admin.Importer = backend{}
-	_ admin.Verifier = backend{}
-	_ admin.Health   = health{}
+	_ admin.Cluster       = backend{}
+	_ admin.Tokens        = backend{}
+	_ admin.Users         = backend{}
+	_ admin.Acls          = backend{}
+	_ admin.Certs         = backend{}
+	_ admin.Sessions      = backend{}
+	_ admin.Settings      = backend{}
+	_ admin.Clock         = backend{}
+	_ admin.Backups       = backend{}
+	_ admin.Balance       = backend{}
+	_ admin.Importer      = backend{}
+	_ admin.Verifier      = backend{}
+	_ admin.Retained      = backend{}
+	_ admin.SessionRepair = backend{}
+	_ admin.Health        = health{}
 )
 
 func (n *Node) openAdmin(ctx context.Context) (err error) {
 	b := backend{n}
 	n.admin, err = admin.Open(ctx, admin.Config{Socket: n.cfg.Admin.Socket, HealthListen: n.cfg.Health.Listen}, admin.Deps{
-		Backend: admin.Backend{Cluster: b, Tokens: b, Users: b, Acls: b, Certs: b, Sessions: b, Settings: b, Clock: b, Backups: b, Balance: b, Importer: b, Verifier: b},
+		Backend: admin.Backend{Cluster: b, Tokens: b, Users: b, Acls: b, Certs: b, Sessions: b, Settings: b, Clock: b, Backups: b, Balance: b, Importer: b, Verifier: b, Retained: b, Repair: b},
 		Health:  health{n}, Gatherer: n.reg, Logger: n.log,
 	})
 	if err != nil {

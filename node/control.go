@@ -48,6 +48,7 @@ func (n *Node) openControl(context.Context) error {
 	serve(control, pathIssue, n.serveIssue)
 	serve(control, pathClock, n.serveClock)
 	serve(control, pathShed, n.serveShed)
+	serve(control, pathKick, n.serveKick)
 	n.serveVerify(control)
 	n.mesh.ServeHTTP(mesh.ProtoControl, control)
 

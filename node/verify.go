@@ -43,7 +43,9 @@ func (b backend) Verify(ctx context.Context) (admin.Verification, error) {
 // serveVerify registers the calls of verifications.
 func (n *Node) serveVerify(control *http.ServeMux) {
 	serve(control, pathVerifyBegin, func(ctx context.Context, _ string, r verifyRequest) (none, error) { return n.verifyBegin(ctx, r) })
-	serve(control, pathVerifyPoll, func(ctx context.Context, _ string, r verifyRequest) (digestAnswer, error) { return n.verifyPoll(ctx, r) })
+	serve(control, pathVerifyPoll, func(ctx context.Context, _ string, r verifyRequest) (digestAnswer, error) {
+		return n.verifyPoll(ctx, r)
+	})
 	serve(control, pathVerifySums, func(ctx context.Context, _ string, r verifyRequest) (none, error) { return n.verifySums(ctx, r) })
 	serve(control, pathVerifyEnd, func(ctx context.Context, _ string, r verifyRequest) (none, error) { return n.verifyEnd(ctx, r) })
 }
