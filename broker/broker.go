@@ -55,6 +55,8 @@ type Broker struct {
 	wanter Wanter
 	m      *metrics
 	n      counters
+	stages stages
+	tracer atomic.Pointer[func(*Step)] // nil: nobody traces
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -125,7 +127,9 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*Broker, error) {
 	b.serving.Store(true)
 	b.tick.Store(1)
 	b.subVersion.Store(1)
-	m, err := newMetrics(deps.Registerer, b)
+	var timed *prometheus.HistogramVec
+	b.stages, timed = newStages(b.start)
+	m, err := newMetrics(deps.Registerer, b, timed)
 	if err != nil {
 		b.cancel()
 		return nil, fmt.Errorf("register the broker's metrics: %w", err)

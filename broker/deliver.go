@@ -118,10 +118,12 @@ func (c *client) offerOwed(pos session.Pos, mg *merged, enc *encodings) {
 	}
 	if o.behind {
 		o.latest = max(o.latest, pos)
+		c.tellWaits(pos, mg, enc.m)
 		return
 	}
 	if len(o.feeds) > 0 || c.full(enc.m) {
 		o.behind, o.latest = true, pos
+		c.tellWaits(pos, mg, enc.m)
 		return
 	}
 	c.take(pos)
@@ -141,7 +143,7 @@ func (c *client) offerLive(mg *merged, enc *encodings) {
 		return
 	}
 	if c.full(enc.m) {
-		c.b.m.dropped(dropQueueFull, 1)
+		c.drop(dropQueueFull, enc.m, 0)
 		return
 	}
 	c.pushQueue(c.message(mg, enc))
@@ -150,15 +152,15 @@ func (c *client) offerLive(mg *merged, enc *encodings) {
 // accepts tells whether m may go to the client at all; what may not is counted.
 func (c *client) accepts(m *session.Message, qos byte, ids []uint32) bool {
 	if m.ExpiresAt != 0 && m.ExpiresAt <= c.b.clock.millis() {
-		c.b.m.dropped(dropExpired, 1)
+		c.drop(dropExpired, m, 0)
 		return false
 	}
 	if !c.mayReceive(m.Topic) {
-		c.b.m.dropped(dropDenied, 1)
+		c.drop(dropDenied, m, 0)
 		return false
 	}
 	if !c.fits(m, qos, ids) {
-		c.b.m.dropped(dropTooLarge, 1)
+		c.drop(dropTooLarge, m, 0)
 		return false
 	}
 	return true
@@ -217,6 +219,7 @@ func (c *client) message(mg *merged, enc *encodings) message {
 // one that subscribe to it. It does not block.
 func (b *Broker) DeliverRemote(m *session.Message) {
 	m = b.rebase(m)
+	b.tellArrived(m)
 	b.remoteMu.Lock()
 	defer b.remoteMu.Unlock()
 	b.deliverZero(b.match(b.remote.lookupString(m.Topic)), m)
@@ -226,6 +229,7 @@ func (b *Broker) DeliverRemote(m *session.Message) {
 // shared subscription chose.
 func (b *Broker) DeliverRemoteTo(client string, m *session.Message, sub session.Subscription) {
 	if c := b.find(client); c != nil {
+		b.tellArrived(m)
 		var mg merged
 		mg.add(sub, false)
 		enc := encodings{m: b.rebase(m)}

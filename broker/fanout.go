@@ -144,6 +144,11 @@ func (b *Broker) forward(bt *batch, kept *bool) {
 		}
 	}
 	if len(msgs) > 0 {
+		if b.traced() {
+			for _, m := range msgs {
+				b.tell(Step{Kind: StepForwarded, Client: m.Publisher, Publisher: m.Publisher, Topic: m.Topic})
+			}
+		}
 		b.deps.Routes.Forward(msgs, bt.index)
 	}
 }
@@ -219,6 +224,7 @@ func (c *client) offerFrames(topic string, frames []byte, n int) {
 	}
 	if !c.mayReceive(topic) {
 		c.b.m.dropped(dropDenied, n)
+		c.tellPiece(StepDropped, &piece{frames: frames, n: n}, dropDenied)
 		return
 	}
 	c.pushZero(piece{frames: frames, n: n})

@@ -91,6 +91,7 @@ type piece struct {
 	m      *session.Message
 	ids    []uint32
 	retain bool
+	mark   int64 // when it was queued, if it is timed
 }
 
 func (p *piece) size() int {
@@ -113,6 +114,7 @@ type message struct {
 	owed   bool // by the log's queue, at pos
 	logged bool // the state of QoS 2 is kept in the log, at pos
 	topic  *owedTopic
+	mark   int64 // when it was queued, if it is timed
 }
 
 // flight is a message that was sent and not acknowledged.
@@ -123,6 +125,7 @@ type flight struct {
 	owed     bool
 	logged   bool
 	topic    *owedTopic // of QoS 1
+	mark     int64      // when it was sent, if it is timed
 }
 
 // drop forgets all that is queued.
@@ -139,8 +142,11 @@ func (c *client) pushZero(p piece) {
 	size := p.size()
 	if o.zeroCount+p.n > c.b.cfg.MaxQueuedMessages || o.zeroBytes+size > c.b.cfg.MaxQueuedBytes && o.zeroCount > 0 {
 		c.b.m.dropped(dropQueueFull, p.n)
+		c.tellPiece(StepDropped, &p, dropQueueFull)
 		return
 	}
+	c.tellPiece(StepQueued, &p, "")
+	p.mark = c.b.stages.mark()
 	o.zeroCount += p.n
 	o.zeroBytes += size
 	if n := len(o.feeds); n > 0 {
@@ -167,6 +173,8 @@ func (o *outgoing) queued() int {
 // pushQueue queues a message of QoS 1 or 2.
 func (c *client) pushQueue(m message) {
 	o := &c.out
+	c.tellMessage(StepQueued, &m, "")
+	m.mark = c.b.stages.mark()
 	o.queueBytes += m.m.Size()
 	if n := len(o.feeds); n > 0 && !m.owed {
 		o.feeds[n-1].queue.push(m)
@@ -239,6 +247,8 @@ func (c *client) acknowledged(id uint16) {
 		return // a late one; harmless
 	}
 	delete(c.out.flights, id)
+	c.b.stages.passed(c.b.stages.ack, f.mark)
+	c.tellFlight(id, &f, "")
 	if f.owed {
 		c.settle(f.pos)
 	}

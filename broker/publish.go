@@ -31,16 +31,18 @@ func (c *client) publish(frame []byte) error {
 		t.rights, t.may = r, !reserved(t.topic) && r.MayPublish(t.topic)
 	}
 	if !t.may {
-		return c.denied(&p)
+		return c.denied(t.topic, &p)
 	}
 	scarce := c.b.deps.Scarce()
 	if (p.QoS > 0 || p.Retain) && scarce {
-		if refused, err := c.refuseScarce(&p); refused {
+		if refused, err := c.refuseScarce(t.topic, &p); refused {
 			return err
 		}
 	}
+	c.tellPublish(StepAccepted, t.topic, p.QoS, p.PacketID, 0, "")
 	if p.QoS == 0 && !p.Retain && (scarce || !c.b.deps.Log.Queues(t.topic)) && !c.zeroUnderWay() {
 		c.in.batch.add(c, t, &p)
+		c.taken()
 		if len(c.in.batch.msgs) >= maxBatch {
 			c.flush()
 		}
@@ -48,7 +50,14 @@ func (c *client) publish(frame []byte) error {
 	}
 	c.flush()
 	c.propose(t, &p)
+	c.taken()
 	return nil
+}
+
+// taken times the first message of a read, if it is to be timed.
+func (c *client) taken() {
+	c.b.stages.passed(c.b.stages.receive, c.in.mark)
+	c.in.mark = 0
 }
 
 // zeroUnderWay tells whether QoS 0 messages of this client are in the log: a
@@ -143,8 +152,9 @@ func (c *client) waitFor(ok func() bool) {
 }
 
 // denied handles a message that the client may not publish.
-func (c *client) denied(p *codec.PublishPacket) error {
+func (c *client) denied(topic string, p *codec.PublishPacket) error {
 	c.b.m.dropped(dropPublishDenied, 1)
+	c.tellPublish(StepDropped, topic, p.QoS, p.PacketID, 0, dropPublishDenied)
 	if c.version < 5 && c.b.cfg.DisconnectDenied {
 		return errDenied
 	}
@@ -164,7 +174,7 @@ func (c *client) denied(p *codec.PublishPacket) error {
 // nearly full. What makes room goes on: a retained message that clears another.
 // QoS 0 goes on and is not retained. A QoS 2 message that comes again goes on as
 // well, because the first one may have been taken.
-func (c *client) refuseScarce(p *codec.PublishPacket) (refused bool, err error) {
+func (c *client) refuseScarce(topic string, p *codec.PublishPacket) (refused bool, err error) {
 	switch {
 	case p.Retain && len(p.Payload) == 0, p.QoS == 2 && p.Dup:
 		return false, nil
@@ -173,6 +183,7 @@ func (c *client) refuseScarce(p *codec.PublishPacket) (refused bool, err error) 
 		return false, nil
 	}
 	c.b.m.dropped(dropScarce, 1)
+	c.tellPublish(StepDropped, topic, p.QoS, p.PacketID, 0, dropScarce)
 	if c.version < 5 {
 		// There is no way to tell but by no acknowledgement.
 		return true, errScarce
