@@ -25,6 +25,7 @@ func (n *Node) openChores(context.Context) error {
 		{time.Second, n.lead},
 		{time.Second, n.fetchCA},
 		{time.Minute, n.renewIdentity},
+		{time.Minute, n.countCerts},
 		{5 * time.Second, n.publishSys},
 		{10 * time.Second, n.releaseGhosts},
 		{trimEvery, n.trimQueues},

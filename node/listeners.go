@@ -76,7 +76,7 @@ func (n *Node) openListener(ctx context.Context, c *Listener, deps listener.Deps
 		if err != nil {
 			return err
 		}
-		n.addTLS(t)
+		n.addTLS(c.Name, t)
 		n.wg.Go(func() {
 			t.Watch(n.ctx, certCheck, func(err error) {
 				if err != nil {
@@ -109,16 +109,28 @@ func (n *Node) openListener(ctx context.Context, c *Listener, deps listener.Deps
 }
 
 // addTLS gives a listener the ticket keys that the cluster shares.
-func (n *Node) addTLS(t *mtls.Listener) {
+func (n *Node) addTLS(name string, t *mtls.Listener) {
 	n.secrets.mu.Lock()
 	keys := n.secrets.keys.Tickets
 	n.secrets.mu.Unlock()
 	n.tlsMu.Lock()
 	defer n.tlsMu.Unlock()
 	n.tls = append(n.tls, t)
+	n.tlsNames = append(n.tlsNames, name)
 	if len(keys) > 0 {
 		t.SetTicketKeys(keys)
 	}
+}
+
+// listenerTLS are the TLS settings of the listeners that have some, by name.
+func (n *Node) listenerTLS() map[string]*mtls.Listener {
+	n.tlsMu.Lock()
+	defer n.tlsMu.Unlock()
+	out := map[string]*mtls.Listener{}
+	for i, t := range n.tls {
+		out[n.tlsNames[i]] = t
+	}
+	return out
 }
 
 // serveClient passes a connection to the broker, and returns what serves it from

@@ -68,11 +68,14 @@ type Node struct {
 	listeners []*listener.Listener
 	tlsMu     sync.Mutex
 	tls       []*mtls.Listener
+	tlsNames  []string // of tls
 	admin     *admin.Server
 	book      addressBook
 	events    gate
 	queues    queues
 	verify    verifying
+	counts    atomic.Pointer[fsm.Counts] // of the last publishSys
+	issued    issuedCerts
 
 	started   time.Time
 	serving   atomic.Bool
@@ -144,6 +147,7 @@ func Open(ctx context.Context, cfg Config, deps Deps) (_ *Node, err error) {
 		{"mesh", n.startMesh},
 		{"admin", n.openAdmin},
 		{"listeners", n.openListeners},
+		{"metrics", n.openMetrics},
 		{"chores", n.openChores},
 		{"backups", n.openSchedule},
 	} {
