@@ -74,6 +74,7 @@ type Node struct {
 	events    gate
 	queues    queues
 	verify    verifying
+	tracing   tracing
 	counts    atomic.Pointer[fsm.Counts] // of the last publishSys
 	issued    issuedCerts
 

@@ -81,7 +81,7 @@ func (v *verification) run(ctx context.Context) (admin.Verification, error) {
 		v.members = append(v.members, &verified{node: m.Node})
 	}
 	v.each(func(m *verified) error {
-		return verifyCall(ctx, v.n, m.node, pathVerifyBegin, verifyRequest{Name: v.name}, &none{}, v.n.verifyBegin)
+		return callMember(ctx, v.n, m.node, pathVerifyBegin, verifyRequest{Name: v.name}, &none{}, v.n.verifyBegin)
 	})
 	if _, err := v.n.proposeResult(ctx, fsm.CutItem(v.name)); err != nil {
 		return admin.Verification{}, err
@@ -101,7 +101,7 @@ func (v *verification) run(ctx context.Context) (admin.Verification, error) {
 		more = len(parts) > fit
 		parts = parts[:min(len(parts), fit)]
 		v.each(func(m *verified) error {
-			if err := verifyCall(ctx, v.n, m.node, pathVerifySums, verifyRequest{Name: v.name, Parts: parts}, &none{}, v.n.verifySums); err != nil {
+			if err := callMember(ctx, v.n, m.node, pathVerifySums, verifyRequest{Name: v.name, Parts: parts}, &none{}, v.n.verifySums); err != nil {
 				return err
 			}
 			return v.poll(ctx, m)
@@ -114,7 +114,7 @@ func (v *verification) run(ctx context.Context) (admin.Verification, error) {
 func (v *verification) poll(ctx context.Context, m *verified) error {
 	for {
 		var a digestAnswer
-		if err := verifyCall(ctx, v.n, m.node, pathVerifyPoll, verifyRequest{Name: v.name}, &a, v.n.verifyPoll); err != nil {
+		if err := callMember(ctx, v.n, m.node, pathVerifyPoll, verifyRequest{Name: v.name}, &a, v.n.verifyPoll); err != nil {
 			return err
 		}
 		switch {
@@ -144,7 +144,7 @@ func (v *verification) end() {
 	}
 	v.each(func(m *verified) error {
 		// One that does not answer ends by itself.
-		return verifyCall(ctx, v.n, m.node, pathVerifyEnd, verifyRequest{Name: v.name}, &none{}, v.n.verifyEnd)
+		return callMember(ctx, v.n, m.node, pathVerifyEnd, verifyRequest{Name: v.name}, &none{}, v.n.verifyEnd)
 	})
 }
 
@@ -238,16 +238,4 @@ func (v *verification) differences() []admin.Difference {
 	}
 	slices.SortFunc(out, func(a, b admin.Difference) int { return slices.Compare(a.Key, b.Key) })
 	return out
-}
-
-// verifyCall asks a member, or this node.
-func verifyCall[Out any](ctx context.Context, n *Node, member, path string, in verifyRequest, out *Out, here func(context.Context, verifyRequest) (Out, error)) (err error) {
-	if member == n.cfg.Node.ID {
-		*out, err = here(ctx, in)
-		return err
-	}
-	if m := n.member(member); m == nil || m.Incarnation == 0 {
-		return faultf(http.StatusServiceUnavailable, "node %s is down: start it, and verify again", member)
-	}
-	return n.call(ctx, member, path, in, out)
 }
