@@ -25,6 +25,8 @@ type Backend struct {
 	Verifier Verifier
 	Retained Retained
 	Repair   SessionRepair
+	Tracer   Tracer
+	Topper   Topper
 }
 
 // Cluster tells of the members and lets them go.

@@ -142,6 +142,12 @@ func (s *Server) apiHandler(b Backend) http.Handler {
 		change(s, mux, opSessionKick, func(ctx context.Context, r named) (Kicked, error) { return e.KickClient(ctx, r.Name) })
 		change(s, mux, opSessionPurge, func(ctx context.Context, r named) (SessionPurged, error) { return e.PurgeSession(ctx, r.Name) })
 	}
+	if t := b.Topper; t != nil {
+		read(s, mux, opTop, func(ctx context.Context, _ nothing) (Top, error) { return t.Top(ctx) })
+	}
+	if t := b.Tracer; t != nil {
+		mux.HandleFunc("POST /v1/"+opTrace, s.serveTrace(t))
+	}
 	if v := b.Verifier; v != nil {
 		read(s, mux, opVerify, func(ctx context.Context, _ nothing) (Verification, error) { return v.Verify(ctx) })
 	}

@@ -177,7 +177,7 @@ func (b *Broker) fanOutRun(bt *batch, r *run, arenas *arenas, targets []target, 
 			continue
 		}
 		c := t.c
-		if r.expiring || (c.version == 5 && (len(mg.ids) > 0 || c.aliasMax > 0)) {
+		if r.expiring || b.traced() || (c.version == 5 && (len(mg.ids) > 0 || c.aliasMax > 0)) {
 			bt.keep(kept)
 			c.offerEach(bt.msgs[r.from:r.to], mg)
 			continue

@@ -40,6 +40,9 @@ func (c *client) publish(frame []byte) error {
 		}
 	}
 	c.tellPublish(StepAccepted, t.topic, p.QoS, p.PacketID, 0, "")
+	if h := c.b.heavy.Load(); h != nil {
+		h.count(c.id, t.topic)
+	}
 	if p.QoS == 0 && !p.Retain && (scarce || !c.b.deps.Log.Queues(t.topic)) && !c.zeroUnderWay() {
 		c.in.batch.add(c, t, &p)
 		c.taken()

@@ -31,6 +31,8 @@ var (
 	_ admin.Importer      = backend{}
 	_ admin.Verifier      = backend{}
 	_ admin.Retained      = backend{}
+	_ admin.Tracer        = backend{}
+	_ admin.Topper        = backend{}
 	_ admin.SessionRepair = backend{}
 	_ admin.Health        = health{}
 )
@@ -38,7 +40,7 @@ var (
 func (n *Node) openAdmin(ctx context.Context) (err error) {
 	b := backend{n}
 	n.admin, err = admin.Open(ctx, admin.Config{Socket: n.cfg.Admin.Socket, HealthListen: n.cfg.Health.Listen}, admin.Deps{
-		Backend: admin.Backend{Cluster: b, Tokens: b, Users: b, Acls: b, Certs: b, Sessions: b, Settings: b, Clock: b, Backups: b, Balance: b, Importer: b, Verifier: b, Retained: b, Repair: b},
+		Backend: admin.Backend{Cluster: b, Tokens: b, Users: b, Acls: b, Certs: b, Sessions: b, Settings: b, Clock: b, Backups: b, Balance: b, Importer: b, Verifier: b, Retained: b, Repair: b, Tracer: b, Topper: b},
 		Health:  health{n}, Gatherer: n.reg, Logger: n.log,
 	})
 	if err != nil {

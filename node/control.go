@@ -51,6 +51,7 @@ func (n *Node) openControl(context.Context) error {
 	serve(control, pathKick, n.serveKick)
 	n.serveVerify(control)
 	n.serveTrace(control)
+	n.serveTop(control)
 	n.mesh.ServeHTTP(mesh.ProtoControl, control)
 
 	join := http.NewServeMux()

@@ -75,6 +75,7 @@ type Node struct {
 	queues    queues
 	verify    verifying
 	tracing   tracing
+	topping   topping
 	counts    atomic.Pointer[fsm.Counts] // of the last publishSys
 	issued    issuedCerts
 

@@ -180,8 +180,8 @@ func (n *Node) lostOnTheWay(peer, why string, m *session.Message) {
 
 // traceMessage tells which sessions without a connection wait for a message. The
 // leader alone does, because all nodes know it. It runs on the goroutine that applies.
-func (n *Node) traceMessage(e *fsm.Event) {
-	if n.tracing.active.Load() == nil || !n.consensus.IsLeader() {
+func (n *Node) traceMessage(e fsm.Event) {
+	if !n.consensus.IsLeader() {
 		return
 	}
 	n.store.Absent(e, func(client string, qos byte) {
@@ -301,7 +301,9 @@ func (n *Node) traceEnd(_ context.Context, r traceCall) (none, error) {
 // serveTrace registers the calls of traces.
 func (n *Node) serveTrace(control *http.ServeMux) {
 	serve(control, pathTraceBegin, func(ctx context.Context, _ string, r traceCall) (none, error) { return n.traceBegin(ctx, r) })
-	serve(control, pathTraceRead, func(ctx context.Context, _ string, r traceCall) ([]admin.TraceStep, error) { return n.traceRead(ctx, r) })
+	serve(control, pathTraceRead, func(ctx context.Context, _ string, r traceCall) ([]admin.TraceStep, error) {
+		return n.traceRead(ctx, r)
+	})
 	serve(control, pathTraceEnd, func(ctx context.Context, _ string, r traceCall) (none, error) { return n.traceEnd(ctx, r) })
 }
 
