@@ -126,7 +126,7 @@ other verbs talk to the node of this machine through its admin socket.`,
 		a.initCommand(), a.joinCommand(), a.runCommand(), a.statusCommand(), a.leaveCommand(), a.drainCommand(), a.balanceCommand(), a.recoverCommand(), a.clockCommand(), a.verifyCommand(), a.traceCommand(), a.topCommand(),
 		a.backupCommand(), a.restoreCommand(), a.upgradeCommand(),
 		a.tokenCommand(), a.userCommand(), a.aclCommand(), a.certCommand(), a.sessionCommand(), a.retainedCommand(), a.settingCommand(), a.importCommand(),
-		a.pubCommand(), a.subCommand(), a.configCommand(), a.versionCommand(), a.manCommand(),
+		a.pubCommand(), a.subCommand(), a.configCommand(), a.versionCommand(), a.manCommand(), a.docsCommand(),
 	)
 	for _, extra := range a.Extra {
 		root.AddCommand(extra())

@@ -35,7 +35,11 @@ may be missing. With -o json each round is a JSON object.`,
 			return usagef("--interval must be from 1s to 10s")
 		}
 		var last *admin.Top
-		return a.repeat(cmd, interval, rounds, func() error {
+		looks := rounds
+		if looks > 0 {
+			looks++ // the first has no rates
+		}
+		return a.repeat(cmd, interval, looks, func() error {
 			return r.call(cmd, func(ctx context.Context, c *admin.Client) error {
 				now, err := c.Top(ctx)
 				if err != nil {
@@ -43,9 +47,6 @@ may be missing. With -o json each round is a JSON object.`,
 				}
 				defer func() { last = &now }()
 				if last == nil {
-					if rounds > 0 {
-						rounds++ // the first look has no rates
-					}
 					return nil
 				}
 				rates := ratesOf(last, &now, lines)
@@ -66,7 +67,7 @@ may be missing. With -o json each round is a JSON object.`,
 const clearScreen = "\x1b[H\x1b[2J"
 
 // repeat calls look now and after every interval, rounds times (0: until cmd is
-// interrupted). look may raise rounds.
+// interrupted).
 func (a *App) repeat(cmd *cobra.Command, interval time.Duration, rounds int, look func() error) error {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
