@@ -102,6 +102,22 @@ func TestLinksLead(t *testing.T) {
 	}
 }
 
+// TestTheSameCommandsInChinese: the quick start in Chinese has the commands and the
+// configuration of the README, which CI runs.
+func TestTheSameCommandsInChinese(t *testing.T) {
+	blocks := func(file string) []string {
+		text, err := os.ReadFile(filepath.Join(root, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return regexp.MustCompile("(?s)```(?:sh on=\\S+|haproxy)\n.*?```").FindAllString(string(text), -1)
+	}
+	want := blocks("README.md")
+	if diff := cmp.Diff(want, blocks("docs/quickstart.zh-CN.md")); diff != "" || len(want) == 0 {
+		t.Errorf("the README (-) and docs/quickstart.zh-CN.md (+):\n%s", diff)
+	}
+}
+
 // anchors are the names that GitHub gives to the headings of a document.
 func anchors(text string) (out []string) {
 	for _, m := range regexp.MustCompile(`(?m)^#+ (.+)$`).FindAllStringSubmatch(text, -1) {
