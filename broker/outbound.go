@@ -125,7 +125,7 @@ type flight struct {
 	owed     bool
 	logged   bool
 	topic    *owedTopic // of QoS 1
-	mark     int64      // when it was sent, if it is timed
+	sentAt   int64      // if it is timed
 }
 
 // drop forgets all that is queued.
@@ -247,7 +247,7 @@ func (c *client) acknowledged(id uint16) {
 		return // a late one; harmless
 	}
 	delete(c.out.flights, id)
-	c.b.stages.passed(c.b.stages.ack, f.mark)
+	c.b.stages.passed(c.b.stages.ack, f.sentAt)
 	c.tellFlight(id, &f, "")
 	if f.owed {
 		c.settle(f.pos)

@@ -117,7 +117,7 @@ func (c *client) completed(id uint16) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if f, ok := c.out.flights[id]; ok && f.qos == 2 && !c.out.closing {
-		c.b.stages.passed(c.b.stages.ack, f.mark)
+		c.b.stages.passed(c.b.stages.ack, f.sentAt)
 		c.tellFlight(id, &f, "")
 		c.land(id, f)
 	}

@@ -217,7 +217,7 @@ func (c *client) sent(m *message) {
 	if m.mark != 0 {
 		c.b.stages.passed(c.b.stages.deliver, m.mark)
 		if f, ok := c.out.flights[m.id]; ok && m.qos > 0 {
-			f.mark = c.b.stages.now()
+			f.sentAt = c.b.stages.now()
 			c.out.flights[m.id] = f
 		}
 	}

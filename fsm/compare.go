@@ -112,8 +112,9 @@ func (x *comparing) waiting() error {
 	})
 }
 
-// posting tells whether a posting is owed to anybody. The tallies of a filter must
-// grow, by the size of a message that nobody else is owed.
+// posting tells whether a posting is owed to anybody. The tallies of a filter, which
+// are this node's own, must grow, by the size of a message that nobody else is owed;
+// what is wrong with the first of them, nobody can tell.
 func (x *comparing) posting(k, v []byte) (live bool, err error) {
 	id, p, err := parsePosting(k)
 	if err != nil {

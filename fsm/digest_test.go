@@ -111,7 +111,12 @@ func TestDigestFindsAFlippedByte(t *testing.T) {
 		t.Fatal(err)
 	}
 	kinds := map[byte]int{}
+	filters := map[uint64]bool{}
 	for _, rec := range records {
+		if id, _, err := parsePosting(rec.k); err == nil && rec.k[0] == keyPosting && !filters[id] {
+			filters[id] = true
+			continue // its tally has none before it to be compared with
+		}
 		// A cursor, or what a subscription says of its queue, decides what is compared.
 		if len(rec.v) == 0 || rec.k[0] == keyCursor || rec.k[0] == keySubscription {
 			continue

@@ -59,9 +59,9 @@ func (n *Node) Verify() (v Verification, agrees bool) {
 	return v, err == nil
 }
 
-// load publishes QoS 1 messages that sessions are owed, and retained ones, until
+// verifyLoad publishes QoS 1 messages that sessions are owed, and retained ones, until
 // the function that it returns is called.
-func load(t *testing.T, c *Cluster, sessions int) (stop func()) {
+func verifyLoad(t *testing.T, c *Cluster, sessions int) (stop func()) {
 	t.Helper()
 	var ended atomic.Bool
 	var all sync.WaitGroup
@@ -155,7 +155,7 @@ func TestVerify(t *testing.T) {
 	})
 	t.Logf("%d retained and %d queued messages after %v", count, count, time.Since(start).Round(time.Millisecond))
 
-	stop := load(t, c, sessions)
+	stop := verifyLoad(t, c, sessions)
 	for range 2 {
 		start := time.Now()
 		v, agrees := c.Nodes[1].Verify()
