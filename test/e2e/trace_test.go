@@ -110,7 +110,7 @@ func (tr *traced) step(node *Node, kind, client string) TraceStep {
 // messages are dropped.
 func TestTrace(t *testing.T) {
 	t.Parallel()
-	c := NewCluster(t, Options{Flags: []string{"--limits.client-buffer", "64KiB"}})
+	c := NewCluster(t, Options{})
 	a, b, third := c.Nodes[0], c.Nodes[1], c.Nodes[2]
 	s := b.Connect(persistent("sub", 3600))
 	s.Sub(rawmqtt.Sub("way/#", 1))
@@ -120,6 +120,7 @@ func TestTrace(t *testing.T) {
 	}, func() string { return "the session has a connection still" })
 
 	t.Run("the way", func(t *testing.T) {
+		c.In(t)
 		tr := b.Trace("way/#")
 		p := a.Connect(clean("pub"))
 		p.Pub("way/1", 1, false, "x")
@@ -147,6 +148,7 @@ func TestTrace(t *testing.T) {
 		// What does not match is not told.
 		p.Pub("other", 1, false, "z")
 		p.Pub("way/2", 1, false, "z")
+		back.Messages(2, patience)
 		tr.await(func(s TraceStep) bool { return s.Step == "acknowledged" && s.Topic == "way/2" })
 		tr.mu.Lock()
 		for _, s := range tr.steps {
@@ -159,6 +161,7 @@ func TestTrace(t *testing.T) {
 	})
 
 	t.Run("drops", func(t *testing.T) {
+		c.In(t)
 		a.CLI("setting", "set", "queue.max_messages", "50")
 		tr := b.Trace("--client", "pub")
 		p := a.Connect(clean("pub"))

@@ -110,7 +110,7 @@ func (n *Node) flip(t *testing.T, prefix string) (key []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	db, err := pebble.Open(n.path("state", string(current)), &pebble.Options{DisableWAL: true})
+	db, err := pebble.Open(n.path("state", string(current)), &pebble.Options{DisableWAL: true, Logger: quietPebble{}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,6 +128,13 @@ func (n *Node) flip(t *testing.T, prefix string) (key []byte) {
 	}
 	return key
 }
+
+// quietPebble is a logger for a look at a store.
+type quietPebble struct{}
+
+func (quietPebble) Infof(string, ...any)      {}
+func (quietPebble) Errorf(string, ...any)     {}
+func (quietPebble) Fatalf(f string, a ...any) { panic(fmt.Sprintf(f, a...)) }
 
 // TestVerify: under load the nodes agree; a byte that is flipped on one is found, and
 // named with its node and key. The long form has a million retained and a million
