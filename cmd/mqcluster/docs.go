@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -122,7 +124,12 @@ kept in the log.
 ## Keys of a node
 `)
 	section := ""
-	for _, k := range node.Keys() {
+	keys := node.Keys()
+	// Those without a section first, as one.
+	slices.SortStableFunc(keys, func(a, b node.Key) int {
+		return cmp.Compare(min(strings.Count(a.Name, "."), 1), min(strings.Count(b.Name, "."), 1))
+	})
+	for _, k := range keys {
 		own, _, inside := strings.Cut(k.Name, ".")
 		if !inside {
 			own = "general"
