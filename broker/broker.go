@@ -57,7 +57,7 @@ type Broker struct {
 	n      counters
 	stages stages
 	tracer atomic.Pointer[func(*Step)] // nil: nobody traces
-	heavy  atomic.Pointer[Heavy]       // nil: nobody looks
+	heavy  atomic.Pointer[heavy]       // nil: nobody looks
 
 	ctx    context.Context
 	cancel context.CancelFunc

@@ -6,9 +6,9 @@ import (
 	"sync"
 )
 
-// Heavy counts the messages of clients and of topics on this node, from a sample, while
+// heavy counts the messages of clients and of topics on this node, from a sample, while
 // somebody looks. It is bounded: names that come when it is full are left out.
-type Heavy struct {
+type heavy struct {
 	mu              sync.Mutex
 	clients, topics map[string]int64
 }
@@ -26,7 +26,7 @@ func (b *Broker) Count(on bool) {
 	case !on:
 		b.heavy.Store(nil)
 	case b.heavy.Load() == nil:
-		b.heavy.CompareAndSwap(nil, &Heavy{clients: map[string]int64{}, topics: map[string]int64{}})
+		b.heavy.CompareAndSwap(nil, &heavy{clients: map[string]int64{}, topics: map[string]int64{}})
 	}
 }
 
@@ -42,7 +42,7 @@ func (b *Broker) Counted() (clients, topics map[string]int64) {
 	return maps.Clone(h.clients), maps.Clone(h.topics)
 }
 
-func (h *Heavy) count(client, topic string) {
+func (h *heavy) count(client, topic string) {
 	if rand.Uint32()%heavyOf != 0 {
 		return
 	}
