@@ -319,7 +319,7 @@ func (b backend) Trace(ctx context.Context, r admin.TraceRequest, emit func([]ad
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	context.AfterFunc(b.n.ctx, func() { cancel(errNoTrace) })
+	defer context.AfterFunc(b.n.ctx, func() { cancel(errNoTrace) })()
 	call := traceCall{ID: randomID(), TraceRequest: r}
 	steps := make(chan []admin.TraceStep)
 	var all sync.WaitGroup
