@@ -117,14 +117,8 @@ func TestRepair(t *testing.T) {
 		c.addUser("changes", "three")
 		a.CLI("acl", "set", "user:goes", "allow publish up/#")
 		a.CLI("acl", "set", "user:changes", "allow publish up/#")
-		for i := range 600 { // more than one batch
-			a.CLI("retained", "set", "kept/0", fmt.Sprint(i))
-			if i > 5 {
-				break
-			}
-		}
 		p := a.Connect(clean("keeper"))
-		for i := range 700 {
+		for i := range 700 { // more than one batch
 			p.Pub(fmt.Sprintf("kept/%d", i), 1, true, fmt.Sprint("v", i))
 		}
 		path, _ := v.take(b, "parts.mqb")
