@@ -54,7 +54,17 @@ ready to serve. With --watch it is shown anew, until it is interrupted.`,
 		if watch < 100*time.Millisecond || *check {
 			return usagef("--watch takes 100ms or more, and no --check beside it")
 		}
-		return a.repeat(cmd, watch, 0, func() error { return show(cmd) })
+		shown := false
+		return a.repeat(cmd, watch, 0, func() error {
+			err := show(cmd)
+			if err != nil && shown && cmd.Context().Err() == nil {
+				// The node is being restarted: whoever watches wants to see it come back.
+				fmt.Fprintln(a.Err, "mqcluster:", explain(err))
+				return nil
+			}
+			shown = true
+			return err
+		})
 	}
 	return cmd
 }
