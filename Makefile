@@ -231,6 +231,10 @@ check-terraform: ## format, validity and plans of deploy/terraform; starts nothi
 check-aws: deb ## a cluster in a fake of AWS, by AWS's own provider: made, used, replaced, destroyed (root); TF_PLUGIN_DIR
 	$(call gotest,-count=1 -timeout 15m $(test_flags) ./test/aws,check-aws)
 
+.PHONY: check-rules
+check-rules: ## promtool on the alert rules and their tests (needs Debian's prometheus)
+	cd deploy/grafana && promtool check rules mqcluster.rules.yaml && promtool test rules mqcluster.rules.test.yaml
+
 .PHONY: vet
 vet: ## go vet
 	$(GO) vet ./...
@@ -241,8 +245,9 @@ lint: $(TOOLS)/golangci-lint $(TOOLS)/buf ## the linters of .golangci.yml and bu
 	$(TOOLS)/buf lint
 
 .PHONY: gen
-gen: $(TOOLS)/buf $(TOOLS)/protoc-gen-go ## write the code of the .proto files
+gen: build $(TOOLS)/buf $(TOOLS)/protoc-gen-go ## write the code of the .proto files and the references in docs
 	$(TOOLS)/buf generate
+	$(PROGRAM) docs docs
 
 .PHONY: licences
 licences: ## check the dependencies' licences and write docs/licences.md

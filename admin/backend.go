@@ -25,6 +25,11 @@ type Backend struct {
 	History  AclHistory
 	Bans     Bans
 	Auditor  Auditor
+	Verifier Verifier
+	Retained Retained
+	Repair   SessionRepair
+	Tracer   Tracer
+	Topper   Topper
 
 	Authority Authority
 	Doctor    Doctor

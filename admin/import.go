@@ -2,8 +2,9 @@ package admin
 
 import "context"
 
-// Importer takes over what another broker had. Nothing that is here already is
-// changed, so that the same batch twice is as good as once.
+// Importer takes over what another broker had, or parts of a backup. Nothing that is
+// here already is changed unless the batch says so; the same batch twice is as good
+// as once.
 type Importer interface {
 	// Import takes a batch. The outcomes are in the order of the batch; an error is
 	// about the whole of it, after which some of it may have been taken.
@@ -17,6 +18,9 @@ type ImportBatch struct {
 	Acls     []Acl           `json:"acls,omitempty"`
 	Retained []ImportMessage `json:"retained,omitempty"`
 	Sessions []ImportSession `json:"sessions,omitempty"`
+	// Overwrite has users, rules and retained messages that are here otherwise become
+	// as they are in the batch.
+	Overwrite bool `json:"overwrite,omitempty"`
 }
 
 // ImportUser is a user with the hash of its password; without one only a
@@ -75,6 +79,8 @@ const (
 	ImportSame   = "same"   // it is here already
 	ImportKept   = "kept"   // something else is here, which stays
 	ImportFailed = "failed" // it was not taken
+	// ImportChanged: something else was here (Overwrite).
+	ImportChanged = "changed"
 )
 
 // ImportOutcome is what became of one thing.

@@ -165,6 +165,25 @@ func (s *Server) apiHandler(b Backend) http.Handler {
 	if i := b.Importer; i != nil {
 		change(s, mux, opImport, i.Import)
 	}
+	if e := b.Retained; e != nil {
+		read(s, mux, opRetainedList, e.ListRetained)
+		change(s, mux, opRetainedSet, e.SetRetained)
+		change(s, mux, opRetainedClear, func(ctx context.Context, r named) (RetainedCleared, error) { return e.ClearRetained(ctx, r.Name) })
+	}
+	if e := b.Repair; e != nil {
+		read(s, mux, opSessionShow, func(ctx context.Context, r named) (SessionDetail, error) { return e.ShowSession(ctx, r.Name) })
+		change(s, mux, opSessionKick, func(ctx context.Context, r named) (Kicked, error) { return e.KickClient(ctx, r.Name) })
+		change(s, mux, opSessionPurge, func(ctx context.Context, r named) (SessionPurged, error) { return e.PurgeSession(ctx, r.Name) })
+	}
+	if t := b.Topper; t != nil {
+		read(s, mux, opTop, func(ctx context.Context, _ nothing) (Top, error) { return t.Top(ctx) })
+	}
+	if t := b.Tracer; t != nil {
+		mux.HandleFunc("POST /v1/"+opTrace, s.serveTrace(t))
+	}
+	if v := b.Verifier; v != nil {
+		read(s, mux, opVerify, func(ctx context.Context, _ nothing) (Verification, error) { return v.Verify(ctx) })
+	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeError(w, &Error{NotFound, fmt.Sprintf("this node has no operation %s %s: use the mqcluster of the same version", r.Method, r.URL.Path)})
 	})
@@ -218,6 +237,8 @@ func subject(request any) string {
 		return r.Node
 	case SettingChange:
 		return r.Key
+	case RetainedSet:
+		return r.Topic
 	}
 	return ""
 }

@@ -49,11 +49,14 @@ type Deps struct {
 
 // Broker serves clients until it is closed.
 type Broker struct {
-	cfg  Config
-	deps Deps
-	log  *slog.Logger
-	m    *metrics
-	n    counters
+	cfg    Config
+	deps   Deps
+	log    *slog.Logger
+	m      *metrics
+	n      counters
+	stages stages
+	tracer atomic.Pointer[func(*Step)] // nil: nobody traces
+	heavy  atomic.Pointer[heavy]       // nil: nobody looks
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -128,7 +131,9 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*Broker, error) {
 	b.serving.Store(true)
 	b.tick.Store(1)
 	b.subVersion.Store(1)
-	m, err := newMetrics(deps.Registerer, b)
+	var timed *prometheus.HistogramVec
+	b.stages, timed = newStages(b.start)
+	m, err := newMetrics(deps.Registerer, b, timed)
 	if err != nil {
 		b.cancel()
 		return nil, fmt.Errorf("register the broker's metrics: %w", err)

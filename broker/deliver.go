@@ -118,10 +118,12 @@ func (c *client) offerOwed(pos session.Pos, mg *merged, enc *encodings) {
 	}
 	if o.behind {
 		o.latest = max(o.latest, pos)
+		c.tellWaits(pos, mg, enc.m)
 		return
 	}
 	if len(o.feeds) > 0 || c.full(enc.m) {
 		o.behind, o.latest = true, pos
+		c.tellWaits(pos, mg, enc.m)
 		return
 	}
 	c.take(pos)
@@ -141,7 +143,7 @@ func (c *client) offerLive(mg *merged, enc *encodings) {
 		return
 	}
 	if c.full(enc.m) {
-		c.b.m.dropped(dropQueueFull, 1)
+		c.drop(dropQueueFull, enc.m, 0)
 		return
 	}
 	c.pushQueue(c.message(mg, enc))
@@ -150,15 +152,15 @@ func (c *client) offerLive(mg *merged, enc *encodings) {
 // accepts tells whether m may go to the client at all; what may not is counted.
 func (c *client) accepts(m *session.Message, qos byte, mg *merged) bool {
 	if m.ExpiresAt != 0 && m.ExpiresAt <= c.b.clock.millis() {
-		c.b.m.dropped(dropExpired, 1)
+		c.drop(dropExpired, m, 0)
 		return false
 	}
 	if mg.denied {
-		c.b.m.dropped(dropDenied, 1)
+		c.drop(dropDenied, m, 0)
 		return false
 	}
 	if !c.fits(m, qos, mg.ids()) {
-		c.b.m.dropped(dropTooLarge, 1)
+		c.drop(dropTooLarge, m, 0)
 		return false
 	}
 	return true
@@ -172,7 +174,7 @@ func (c *client) plain(m *session.Message, ids []uint32) bool {
 // piece is m at QoS 0.
 func (c *client) piece(m *session.Message, mg *merged, enc *encodings) piece {
 	retain := m.Retain && mg.rap
-	if c.plain(m, mg.ids()) && m.ExpiresAt == 0 {
+	if c.plain(m, mg.ids()) && m.ExpiresAt == 0 && !c.b.traced() {
 		return piece{frames: enc.frame(c.version, 0, retain), n: 1}
 	}
 	return piece{m: m, n: 1, ids: mg.ids(), retain: retain}
@@ -194,6 +196,7 @@ func (c *client) message(mg *merged, enc *encodings) message {
 // does not block.
 func (b *Broker) DeliverRemote(m *session.Message, asOf uint64) {
 	enc := encodings{m: b.rebase(m)}
+	b.tellArrived(m)
 	b.remoteMu.Lock()
 	defer b.remoteMu.Unlock()
 	ts := b.match(b.remote.Get(m.Topic))
@@ -202,7 +205,7 @@ func (b *Broker) DeliverRemote(m *session.Message, asOf uint64) {
 		switch {
 		case !mg.any:
 		case ts[i].c.left > asOf:
-			b.m.dropped(dropMoved, 1)
+			ts[i].c.drop(dropMoved, m, 0)
 		default:
 			ts[i].c.offerZero(mg, &enc)
 		}
@@ -213,6 +216,7 @@ func (b *Broker) DeliverRemote(m *session.Message, asOf uint64) {
 // shared subscription chose.
 func (b *Broker) DeliverRemoteTo(client string, m *session.Message, sub session.Subscription) {
 	if c := b.find(client); c != nil {
+		b.tellArrived(m)
 		mg := merged{denied: !c.may().MayReceive(m.Topic)}
 		mg.add(sub, false)
 		enc := encodings{m: b.rebase(m)}

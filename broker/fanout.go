@@ -144,6 +144,11 @@ func (b *Broker) forward(bt *batch, asOf uint64) {
 		}
 	}
 	if len(bt.wanted) > 0 {
+		if b.traced() {
+			for _, m := range bt.wanted {
+				b.tell(Step{Kind: StepForwarded, Client: m.Publisher, Publisher: m.Publisher, Topic: m.Topic})
+			}
+		}
 		b.deps.Routes.Forward(bt.wanted, bt.peers, bt.index, asOf)
 		clear(bt.wanted)
 		bt.wanted, bt.peers = bt.wanted[:0], bt.peers[:0]
@@ -173,14 +178,14 @@ func (b *Broker) fanOutRun(bt *batch, r *run, arenas *arenas, targets []target, 
 		if !mg.any {
 			continue
 		}
-		if mg.denied {
-			b.m.dropped(dropDenied, r.to-r.from)
-			continue
-		}
 		c := t.c
-		if r.expiring || (c.version == 5 && (len(mg.ids()) > 0 || c.aliasMax > 0)) {
+		if r.expiring || b.traced() || (c.version == 5 && (len(mg.ids()) > 0 || c.aliasMax > 0)) {
 			bt.keep(kept)
 			c.offerEach(bt.msgs[r.from:r.to], mg)
+			continue
+		}
+		if mg.denied {
+			b.m.dropped(dropDenied, r.to-r.from)
 			continue
 		}
 		kind := 0

@@ -32,8 +32,8 @@ type metrics struct {
 	silent         prometheus.Counter
 }
 
-func newMetrics(reg prometheus.Registerer, b *Broker) (*metrics, error) {
-	m := &metrics{reg: reg, dropsBy: map[string]prometheus.Counter{}, refusals: map[string]prometheus.Counter{}}
+func newMetrics(reg prometheus.Registerer, b *Broker, more ...prometheus.Collector) (*metrics, error) {
+	m := &metrics{reg: reg, all: more, dropsBy: map[string]prometheus.Counter{}, refusals: map[string]prometheus.Counter{}}
 	counter := func(name, help string) prometheus.Counter {
 		c := prometheus.NewCounter(prometheus.CounterOpts{Name: "mqcluster_broker_" + name, Help: help})
 		m.all = append(m.all, c)

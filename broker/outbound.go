@@ -88,6 +88,7 @@ type piece struct {
 	m      *session.Message
 	ids    []uint32
 	retain bool
+	mark   int64 // when it was queued, if it is timed
 }
 
 // maxPiece bounds how far a piece is extended: the writer takes whole ones.
@@ -124,6 +125,7 @@ type message struct {
 	owed   bool // by the log's queue, at pos
 	logged bool // the state of QoS 2 is kept in the log, at pos
 	topic  *owedTopic
+	mark   int64 // when it was queued, if it is timed
 }
 
 // flight is a message that was sent and not acknowledged.
@@ -134,6 +136,7 @@ type flight struct {
 	owed     bool
 	logged   bool
 	topic    *owedTopic // of QoS 1
+	sentAt   int64      // if it is timed
 }
 
 // drop forgets all that is queued.
@@ -150,8 +153,11 @@ func (c *client) pushZero(p piece) {
 	size := p.size()
 	if o.zeroCount+p.n > c.b.cfg.MaxQueuedMessages || o.zeroBytes+size > c.b.cfg.MaxQueuedBytes && o.zeroCount > 0 {
 		c.b.m.dropped(dropQueueFull, p.n)
+		c.tellPiece(StepDropped, &p, dropQueueFull)
 		return
 	}
+	c.tellPiece(StepQueued, &p, "")
+	p.mark = c.b.stages.mark()
 	o.zeroCount += p.n
 	o.zeroBytes += size
 	if n := o.zero.len(); n > 0 && len(o.feeds) == 0 && o.zero.at(n-1).extend(&p) {
@@ -181,6 +187,8 @@ func (o *outgoing) queued() int {
 // pushQueue queues a message of QoS 1 or 2.
 func (c *client) pushQueue(m message) {
 	o := &c.out
+	c.tellMessage(StepQueued, &m, "")
+	m.mark = c.b.stages.mark()
 	o.queueBytes += m.m.Size()
 	if n := len(o.feeds); n > 0 && !m.owed {
 		o.feeds[n-1].queue.push(m)
@@ -253,6 +261,8 @@ func (c *client) acknowledged(id uint16) {
 		return // a late one; harmless
 	}
 	delete(c.out.flights, id)
+	c.b.stages.passed(c.b.stages.ack, f.sentAt)
+	c.tellFlight(id, &f, "")
 	if f.owed {
 		c.settle(f.pos)
 	}

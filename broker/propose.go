@@ -20,6 +20,7 @@ type submission struct {
 
 	c      *client
 	number uint64 // of the ack; unused at QoS 0
+	mark   int64  // when it was submitted, if it is timed
 }
 
 func newSubmission(b *Broker) *submission {
@@ -59,6 +60,7 @@ func (c *client) propose(t *matched, p *codec.PublishPacket) {
 	default:
 		s.number = c.expectAck(p.QoS, p.PacketID)
 	}
+	s.mark = c.b.stages.mark()
 	c.b.deps.Log.Submit(&s.item, s.done)
 }
 
@@ -66,7 +68,9 @@ func (c *client) propose(t *matched, p *codec.PublishPacket) {
 func (s *submission) finish(r fsm.Result) {
 	c, number, qos, topic := s.c, s.number, s.pub.Qos, s.pub.Topic
 	s.c, s.pub.Payload, s.pub.Properties, s.pub.Expiry = nil, nil, nil, nil
+	s.b.stages.passed(s.b.stages.commit, s.mark)
 	s.b.pubs.Put(s)
+	c.tellOutcome(topic, byte(qos), r)
 	if qos == 0 {
 		c.zeroDone(r)
 		return

@@ -39,12 +39,17 @@ func (c *client) publish(frame []byte) error {
 	}
 	scarce := c.b.deps.Scarce()
 	if (p.QoS > 0 || p.Retain) && scarce {
-		if refused, err := c.refuseScarce(&p); refused {
+		if refused, err := c.refuseScarce(t.Name, &p); refused {
 			return err
 		}
 	}
+	c.tellPublish(StepAccepted, t.Name, p.QoS, p.PacketID, 0, "")
+	if h := c.b.heavy.Load(); h != nil {
+		h.count(c.id, t.Name)
+	}
 	if p.QoS == 0 && !p.Retain && (scarce || !c.b.deps.Log.Queues(t.Name)) && !c.zeroUnderWay() {
 		c.in.batch.add(c, t, &p)
+		c.taken()
 		if len(c.in.batch.msgs) >= maxBatch {
 			c.flush()
 		}
@@ -52,7 +57,14 @@ func (c *client) publish(frame []byte) error {
 	}
 	c.flush()
 	c.propose(t, &p)
+	c.taken()
 	return nil
+}
+
+// taken times the first message of a read, if it is to be timed.
+func (c *client) taken() {
+	c.b.stages.passed(c.b.stages.receive, c.in.mark)
+	c.in.mark = 0
 }
 
 // zeroUnderWay tells whether QoS 0 messages of this client are in the log: a
@@ -150,6 +162,7 @@ func (c *client) waitFor(ok func() bool) {
 // denied handles a message that the client may not publish.
 func (c *client) denied(p *codec.PublishPacket, t *matched) error {
 	c.b.m.dropped(dropPublishDenied, 1)
+	c.tellPublish(StepDropped, t.Name, p.QoS, p.PacketID, 0, dropPublishDenied)
 	if t.Value.deep {
 		c.refused(refusedLevels, "topic", shown(t.Name))
 	} else {
@@ -177,7 +190,7 @@ func (c *client) denied(p *codec.PublishPacket, t *matched) error {
 // nearly full. What makes room goes on: a retained message that clears another.
 // QoS 0 goes on and is not retained. A QoS 2 message that comes again goes on as
 // well, because the first one may have been taken.
-func (c *client) refuseScarce(p *codec.PublishPacket) (refused bool, err error) {
+func (c *client) refuseScarce(topic string, p *codec.PublishPacket) (refused bool, err error) {
 	switch {
 	case p.Retain && len(p.Payload) == 0, p.QoS == 2 && p.Dup:
 		return false, nil
@@ -186,6 +199,7 @@ func (c *client) refuseScarce(p *codec.PublishPacket) (refused bool, err error) 
 		return false, nil
 	}
 	c.b.m.dropped(dropScarce, 1)
+	c.tellPublish(StepDropped, topic, p.QoS, p.PacketID, 0, dropScarce)
 	if c.version < 5 {
 		// There is no way to tell but by no acknowledgement.
 		return true, errScarce

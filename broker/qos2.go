@@ -60,6 +60,7 @@ func (c *client) marked(r fsm.Result, rels []uint16, sending []uint64) {
 		if !noted[i] {
 			// The queue was over its limit and has given it up meanwhile.
 			m.gone = true
+			c.tellMessage(StepDropped, &m.message, "its session's queue gave it up")
 			delete(o.flights, m.id)
 			c.settle(m.pos)
 			continue
@@ -95,6 +96,7 @@ func (c *client) received(id uint16, reason byte) {
 		}
 	case reason >= 0x80:
 		// The client refuses it: there is no PUBREL [MQTT-4.3.3-4].
+		c.tellFlight(id, &f, "refused by its receiver")
 		c.land(id, f)
 	case f.logged && !f.received:
 		f.received = true
@@ -115,6 +117,8 @@ func (c *client) completed(id uint16) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if f, ok := c.out.flights[id]; ok && f.qos == 2 && !c.out.closing {
+		c.b.stages.passed(c.b.stages.ack, f.sentAt)
+		c.tellFlight(id, &f, "")
 		c.land(id, f)
 	}
 }

@@ -37,6 +37,7 @@ type incoming struct {
 	marks   bool // PUBRECs of this batch wait to be logged; under client.mu
 
 	counts [3]int64 // messages by QoS that are not in counters yet
+	mark   int64    // when the last read was, if its first message is to be timed
 
 	connected  bool
 	disconnect bool           // DISCONNECT came
@@ -149,6 +150,7 @@ func (c *client) receive() error {
 	c.lastIn.Store(c.b.tick.Load())
 	if n > 0 {
 		c.b.n.bytesIn.Add(int64(n))
+		in.mark = c.b.stages.mark()
 		in.w += n
 		in.full = in.w == len(in.buf)
 		if n <= smallBuf/2 {

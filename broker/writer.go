@@ -196,6 +196,7 @@ func (c *client) fill(b []byte) []byte {
 		p := o.zero.pop()
 		o.zeroCount -= p.n
 		o.zeroBytes -= p.size()
+		c.b.stages.passed(c.b.stages.deliver, p.mark)
 		var n int
 		b, n = c.appendPiece(b, &p)
 		sent[0] += n
@@ -213,6 +214,14 @@ func (c *client) fill(b []byte) []byte {
 
 // sent notes that m is written: one of QoS 0 needs nothing more.
 func (c *client) sent(m *message) {
+	if m.mark != 0 {
+		c.b.stages.passed(c.b.stages.deliver, m.mark)
+		if f, ok := c.out.flights[m.id]; ok && m.qos > 0 {
+			f.sentAt = c.b.stages.now()
+			c.out.flights[m.id] = f
+		}
+	}
+	c.tellMessage(StepDelivered, m, "")
 	if m.qos == 0 && m.owed {
 		c.settle(m.pos)
 	}
@@ -223,7 +232,7 @@ func (c *client) sent(m *message) {
 func (c *client) launch(m *message) bool {
 	o := &c.out
 	if m.m.ExpiresAt != 0 && m.m.ExpiresAt <= c.b.clock.millis() && m.id == 0 {
-		c.b.m.dropped(dropExpired, 1)
+		c.drop(dropExpired, m.m, m.pos)
 		if m.owed {
 			c.settle(m.pos)
 		}
@@ -252,12 +261,13 @@ func (c *client) launch(m *message) bool {
 }
 
 func (c *client) appendPiece(b []byte, p *piece) ([]byte, int) {
+	if p.m != nil && p.m.ExpiresAt != 0 && p.m.ExpiresAt <= c.b.clock.millis() {
+		c.drop(dropExpired, p.m, 0)
+		return b, 0
+	}
+	c.tellPiece(StepDelivered, p, "")
 	if p.m == nil {
 		return append(b, p.frames...), p.n
-	}
-	if p.m.ExpiresAt != 0 && p.m.ExpiresAt <= c.b.clock.millis() {
-		c.b.m.dropped(dropExpired, 1)
-		return b, 0
 	}
 	o := codec.PublishOptions{Retain: p.retain, SubscriptionIDs: p.ids}
 	c.remaining(p.m, &o)

@@ -10,6 +10,8 @@ type metrics struct {
 	latency       prometheus.Histogram
 	store         prometheus.Histogram
 	drain         prometheus.Histogram
+	apply         prometheus.Histogram
+	entries       prometheus.Counter
 	leaderChanges prometheus.Counter
 	failed        *prometheus.CounterVec
 	nodesDown     prometheus.Counter
@@ -34,6 +36,8 @@ func newMetrics(c *Consensus) *metrics {
 	m.latency = histogram("apply_seconds", "Time from the first Submit of a pack to its last local apply.", times)
 	m.store = histogram("store_seconds", "Time of a synced write of the log store.", times)
 	m.drain = histogram("drain_seconds", "Time of a write of entries from the journal to raft.db.", times)
+	m.apply = histogram("apply_batch_seconds", "Time to apply a batch of entries and to give their messages to the connections of this node: the stage apply.", times)
+	m.entries = counter("applied_entries_total", "Entries that were applied here.")
 	m.leaderChanges = counter("leader_changes_total", "Leaders that this node has seen come.")
 	m.nodesDown = counter("nodes_down_total", "Incarnations that this node ended as leader.")
 	m.failed = keep(m, prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -49,6 +53,29 @@ func newMetrics(c *Consensus) *metrics {
 	gauge("term", "Raft term.", func() float64 { return float64(c.raft.CurrentTerm()) })
 	gauge("commit_index", "Raft commit index.", func() float64 { return float64(c.raft.CommitIndex()) })
 	gauge("applied_index", "Index of the last entry applied.", func() float64 { return float64(c.deps.State.AppliedIndex()) })
+	gauge("last_index", "Index of the newest entry in this node's log.", func() float64 { return float64(c.raft.LastIndex()) })
+	gauge("snapshot_index", "Index of the last entry in the newest snapshot of this node, 0 without one.", func() float64 {
+		if p := c.newest.Load(); p != nil {
+			return float64(p.index)
+		}
+		return 0
+	})
+	gauge("voters", "Nodes that vote.", func() float64 {
+		n := 0
+		for _, s := range c.Servers() {
+			if s.Voter {
+				n++
+			}
+		}
+		return float64(n)
+	})
+	gauge("leader_known", "1 if this node knows who leads.", func() float64 {
+		if _, ok := c.Leader(); ok {
+			return 1
+		}
+		return 0
+	})
+	keep(m, newLag(c))
 	gauge("lease_remaining_seconds", "Time that the lease has left.", func() float64 { return c.leaseLeft().Seconds() })
 	gauge("packs_in_flight", "Packs sent and not yet applied here.", func() float64 { return float64(c.proposer.load().InFlight) })
 	gauge("items_queued", "Items not yet sent.", func() float64 { return float64(c.proposer.load().Items) })

@@ -111,7 +111,7 @@ func (c *Consensus) openRaft(ctx context.Context) (err error) {
 		// (raft's issue #612).
 		MaxRPCsInFlight: 1,
 	}), c.store, c.now)
-	c.raft, err = raft.NewRaft(rc, c.deps.FSM, logs, c.store, c.snaps, c.trans)
+	c.raft, err = raft.NewRaft(rc, c.metrics.timed(c.deps.FSM), logs, c.store, c.snaps, c.trans)
 	if err != nil {
 		return errors.Join(fmt.Errorf("start raft: %w", err), c.trans.Close())
 	}

@@ -36,6 +36,9 @@ func (s *Store) ApplyBatch(logs []*raft.Log) []any {
 			}
 		}
 		s.state.applied = l.Index
+		if a.cuts != nil {
+			s.takeCuts(a)
+		}
 	}
 	a.commit()
 	if a.err != nil {
@@ -88,6 +91,7 @@ type applier struct {
 	// expiries are those of the retained messages that the batch sets, by key, 0
 	// for none; kept while any retained message expires.
 	expiries map[string]int64
+	cuts     []string // whose item the entry at hand holds
 	index    uint64
 	n        int // of the next item in the entry
 }

@@ -247,10 +247,13 @@ func (a *applier) sessionEnd(c *logpb.SessionEnd, r *Result) {
 // progress advances the cursor of a session.
 func (a *applier) progress(p *logpb.SessionProgress) {
 	var r Result
-	if s := a.held(p.Client, p.Epoch, &r); s != nil {
-		a.advance(s, session.Pos(p.Cursor))
-		a.replayed(s, p.Replayed)
+	s := a.held(p.Client, p.Epoch, &r)
+	if s == nil {
+		a.cutHere(p.Client)
+		return
 	}
+	a.advance(s, session.Pos(p.Cursor))
+	a.replayed(s, p.Replayed)
 }
 
 // advance moves the cursor over what was acknowledged; finished QoS 2 states at

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/google/go-cmp/cmp"
 	"github.com/hashicorp/raft"
 	"github.com/mqcluster/mqcluster/fsm/logpb"
 	"github.com/mqcluster/mqcluster/session"
@@ -252,6 +253,9 @@ func TestTwoStoresOfOneLog(t *testing.T) {
 			}
 		}
 		same(t, "collected", outlook(t, r.store), outlook(t, collected))
+		if diff := cmp.Diff(digestOf(t, r.store), digestOf(t, collected)); diff != "" {
+			rt.Fatalf("what was collected is in the digest: %s", diff)
+		}
 		collectAll(t, collected)
 		tallied(t, collected)
 		for _, s := range []*Store{r.store, batched, restored, again, collected} {

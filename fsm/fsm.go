@@ -94,6 +94,7 @@ type Store struct {
 	// observed, and by Locked.
 	mu    sync.Mutex
 	state *state
+	cuts  map[string]*Cut // that are waited for
 	// scratch is the applying goroutine's.
 	scratch scratch
 

@@ -89,6 +89,42 @@ func (s *Store) Session(client string) *logpb.Session {
 	return rec
 }
 
+// Absent calls f for each session without a connection that waits for the message of
+// an EventMessage, with the QoS that it has there. It is for the observer of that event,
+// on the goroutine that applies.
+func (s *Store) Absent(e Event, f func(client string, qos byte)) {
+	m := e.Message
+	for _, at := range s.state.table.plain.Load().Match(nil, m.Topic) {
+		for o, n := range at.subs {
+			waits := m.QoS > 0 && n.waits() || s.state.limits.QueueQoS0 && n.waits()
+			if waits && o.owner.Load() == nil && !(n.NoLocal && m.Publisher == o.client) {
+				f(o.client, min(m.QoS, n.QoS))
+			}
+		}
+	}
+	for _, p := range e.Picks {
+		if p.Node == "" && m.QoS > 0 {
+			f(p.Client, min(m.QoS, p.Subscription.QoS))
+		}
+	}
+}
+
+// UnderWay counts the QoS 2 messages that are on their way to a client, and from it.
+func (s *Store) UnderWay(client string) (sending, receiving int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o := s.state.sessions[client]
+	if o == nil {
+		return 0, 0
+	}
+	for _, out := range o.outs {
+		if session.OutState(out.State) != session.OutDone {
+			sending++
+		}
+	}
+	return sending, len(o.received)
+}
+
 // Counts are the sizes of the state, for metrics and status.
 type Counts struct {
 	Sessions, Connected, Subscriptions, Filters, Groups int

@@ -144,6 +144,9 @@ func Open(_ context.Context, cfg Config, deps Deps) (*Gossip, error) {
 		met.unregister()
 		return nil, fmt.Errorf("start gossip: %w", err)
 	}
+	if err := met.watch(g.list); err != nil {
+		return nil, errors.Join(fmt.Errorf("register the gossip metrics: %w", err), g.Close())
+	}
 	g.wg.Go(func() { g.view.run(g.ctx) })
 	g.wg.Go(g.rejoin)
 	g.wg.Go(g.announce)

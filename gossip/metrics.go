@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"strings"
 
+	"github.com/hashicorp/memberlist"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -47,6 +48,21 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		return nil, err
 	}
 	return m, nil
+}
+
+// watch adds what memberlist tells of itself.
+func (m *metrics) watch(list *memberlist.Memberlist) error {
+	if m.reg == nil {
+		return nil
+	}
+	health := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "mqcluster_gossip_health_score", Help: "0 if this node answers and hears answers in time, more the worse it does.",
+	}, func() float64 { return float64(list.GetHealthScore()) })
+	if err := m.reg.Register(health); err != nil {
+		return err
+	}
+	m.all = append(m.all, health)
+	return nil
 }
 
 // unregister makes room for another Open with the same Registerer.

@@ -38,6 +38,12 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Help: "Connections closed because too many had not proved a node id.",
 		}),
 	}
+	// They are there before anybody has been refused, so that an alert on them can be told
+	// from a name that does not exist.
+	m.handshakes.WithLabelValues("in", "ok")
+	m.handshakes.WithLabelValues("in", "refused")
+	m.handshakes.WithLabelValues("out", "ok")
+	m.handshakes.WithLabelValues("out", "failed")
 	if reg == nil {
 		return m, nil
 	}

@@ -19,24 +19,28 @@ import (
 type backend struct{ n *Node }
 
 var (
-	_ admin.Cluster  = backend{}
-	_ admin.Tokens   = backend{}
-	_ admin.Users    = backend{}
-	_ admin.Acls     = backend{}
-	_ admin.Certs    = backend{}
-	_ admin.Sessions = backend{}
-	_ admin.Settings = backend{}
-	_ admin.Clock    = backend{}
-	_ admin.Backups  = backend{}
-	_ admin.Balance  = backend{}
-	_ admin.Importer = backend{}
-
-	_ admin.Authority  = backend{}
-	_ admin.Doctor     = backend{}
-	_ admin.AclHistory = backend{}
-	_ admin.Bans       = backend{}
-	_ admin.Auditor    = backend{}
-	_ admin.Health     = health{}
+	_ admin.Cluster       = backend{}
+	_ admin.Tokens        = backend{}
+	_ admin.Users         = backend{}
+	_ admin.Acls          = backend{}
+	_ admin.Certs         = backend{}
+	_ admin.Sessions      = backend{}
+	_ admin.Settings      = backend{}
+	_ admin.Clock         = backend{}
+	_ admin.Backups       = backend{}
+	_ admin.Balance       = backend{}
+	_ admin.Importer      = backend{}
+	_ admin.Authority     = backend{}
+	_ admin.Doctor        = backend{}
+	_ admin.AclHistory    = backend{}
+	_ admin.Bans          = backend{}
+	_ admin.Auditor       = backend{}
+	_ admin.Verifier      = backend{}
+	_ admin.Retained      = backend{}
+	_ admin.Tracer        = backend{}
+	_ admin.Topper        = backend{}
+	_ admin.SessionRepair = backend{}
+	_ admin.Health        = health{}
 )
 
 func (n *Node) openAdmin(ctx context.Context) (err error) {
@@ -44,7 +48,7 @@ func (n *Node) openAdmin(ctx context.Context) (err error) {
 	n.admin, err = admin.Open(ctx, admin.Config{Socket: n.cfg.Admin.Socket, HealthListen: n.cfg.Health.Listen}, admin.Deps{
 		Backend: admin.Backend{
 			Cluster: b, Tokens: b, Users: b, Acls: b, Certs: b, Sessions: b, Settings: b, Clock: b, Backups: b, Balance: b, Importer: b,
-			History: b, Bans: b, Auditor: b, Authority: b, Doctor: b,
+			History: b, Bans: b, Auditor: b, Authority: b, Doctor: b, Verifier: b, Retained: b, Repair: b, Tracer: b, Topper: b,
 		},
 		Health: health{n}, Gatherer: n.reg, Logger: n.log,
 	})

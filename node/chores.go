@@ -29,6 +29,7 @@ func (n *Node) openChores(context.Context) error {
 		{followEvery, n.followCA},
 		{followEvery, n.driveCA},
 		{time.Minute, n.renewIdentity},
+		{time.Minute, n.countCerts},
 		{5 * time.Second, n.publishSys},
 		{10 * time.Second, n.releaseGhosts},
 		{trimEvery, n.trimQueues},

@@ -103,3 +103,19 @@ func editDistance(a, b string) int {
 	}
 	return last[len(b)]
 }
+
+// ListenerKeys lists what an element of the list of listeners may have; only Name and
+// Help are set.
+func ListenerKeys() []Key { return listenerFields(reflect.TypeFor[Listener](), "") }
+
+func listenerFields(t reflect.Type, prefix string) (keys []Key) {
+	for field := range t.Fields() {
+		name := prefix + yamlName(field)
+		if field.Type.Kind() == reflect.Struct {
+			keys = append(keys, listenerFields(field.Type, name+".")...)
+			continue
+		}
+		keys = append(keys, Key{Name: name, Help: field.Tag.Get("help")})
+	}
+	return keys
+}

@@ -56,6 +56,10 @@ func (n *Node) openControl(context.Context) error {
 	serve(control, pathRotate, n.serveRotate)
 	serve(control, pathRetire, n.serveRetire)
 	serve(control, pathEnforced, n.serveEnforced)
+	serve(control, pathKick, n.serveKick)
+	n.serveVerify(control)
+	n.serveTrace(control)
+	n.serveTop(control)
 	n.mesh.ServeHTTP(mesh.ProtoControl, control)
 
 	join := http.NewServeMux()
@@ -148,6 +152,18 @@ func (n *Node) call(ctx context.Context, peer, path string, in, out any) error {
 		return fmt.Errorf("ask node %s: %w", peer, err)
 	}
 	return err
+}
+
+// callMember asks a member that is up, or runs here if that is this node.
+func callMember[In, Out any](ctx context.Context, n *Node, member, path string, in In, out *Out, here func(context.Context, In) (Out, error)) (err error) {
+	if member == n.cfg.Node.ID {
+		*out, err = here(ctx, in)
+		return err
+	}
+	if m := n.member(member); m == nil || m.Incarnation == 0 {
+		return faultf(http.StatusServiceUnavailable, "node %s is down: start it and try again", member)
+	}
+	return n.call(ctx, member, path, in, out)
 }
 
 // askLeader runs f here if this node leads and asks the leader otherwise.

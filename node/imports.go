@@ -34,7 +34,7 @@ func (b backend) Import(ctx context.Context, batch admin.ImportBatch) (r admin.I
 	if err := b.n.everyoneAt(fsm.LevelImport, "an import"); err != nil {
 		return r, err
 	}
-	i := importer{n: b.n, ctx: ctx}
+	i := importer{n: b.n, ctx: ctx, overwrite: batch.Overwrite}
 	r.Users = i.users(batch.Users)
 	r.Acls = i.acls(batch.Acls)
 	if r.Retained, err = i.retained(batch.Retained); err != nil {
@@ -58,6 +58,8 @@ type importer struct {
 	n    *Node
 	ctx  context.Context //nolint:containedctx // it lives for one call
 	last session.Pos     // of what was taken
+	// overwrite: what is here otherwise is changed.
+	overwrite bool
 }
 
 // wave are proposals under way, and whose outcomes they decide.
@@ -68,8 +70,9 @@ type wave struct {
 }
 
 type waveResult struct {
-	at int
-	r  fsm.Result
+	at    int
+	state string // if it was taken
+	r     fsm.Result
 }
 
 func newWave(n int) *wave {
@@ -81,8 +84,13 @@ func (w *wave) say(at int, state, why string) {
 }
 
 func (i *importer) submit(w *wave, at int, item *logpb.Item) {
+	i.submitAs(w, at, admin.ImportNew, item)
+}
+
+// submitAs proposes an item whose outcome is state if it is taken.
+func (i *importer) submitAs(w *wave, at int, state string, item *logpb.Item) {
 	w.under++
-	i.n.consensus.Submit(item, func(r fsm.Result) { w.results <- waveResult{at, r} })
+	i.n.consensus.Submit(item, func(r fsm.Result) { w.results <- waveResult{at, state, r} })
 }
 
 // wait returns the outcomes. The log answers every Submit, at the latest when the
@@ -93,7 +101,7 @@ func (i *importer) wait(w *wave) []admin.ImportOutcome {
 		case x := <-w.results:
 			switch {
 			case x.r.Err == nil:
-				w.say(x.at, admin.ImportNew, "")
+				w.say(x.at, x.state, "")
 				i.last = max(i.last, x.r.Pos)
 			case errors.Is(x.r.Err, fsm.ErrRefused):
 				w.say(x.at, admin.ImportKept, trimRefused(x.r.Err))
@@ -128,9 +136,14 @@ func (i *importer) users(users []admin.ImportUser) []admin.ImportOutcome {
 			continue
 		}
 		if old, ok := policy.User(u.Name); ok {
-			if old.Hash == u.Hash && slices.Equal(old.Roles, u.Roles) && old.Disabled == u.Disabled {
+			switch {
+			case old.Hash == u.Hash && slices.Equal(old.Roles, u.Roles) && old.Disabled == u.Disabled:
 				w.say(at, admin.ImportSame, "")
-			} else {
+			case i.overwrite:
+				i.submitAs(w, at, admin.ImportChanged, &logpb.Item{Kind: &logpb.Item_UserPut{UserPut: &logpb.UserPut{
+					Name: u.Name, Hash: &u.Hash, Disabled: &u.Disabled, Roles: u.Roles, SetRoles: true,
+				}}})
+			default:
 				w.say(at, admin.ImportKept, "there is such a user, with a password that was changed or hashed anew, or with other roles, and it stays as it is")
 			}
 			continue
@@ -162,19 +175,23 @@ func (i *importer) acls(acls []admin.Acl) []admin.ImportOutcome {
 			w.say(at, admin.ImportFailed, err.Error())
 			continue
 		}
+		state := admin.ImportNew
 		if old, ok := policy.ACL(a.Subject); ok {
 			if slices.Equal(old.Rules, want.Rules) {
 				w.say(at, admin.ImportSame, "")
-			} else {
-				w.say(at, admin.ImportKept, "the subject has other rules, which stay: compare with mqcluster acl get "+a.Subject)
+				continue
 			}
-			continue
+			if !i.overwrite {
+				w.say(at, admin.ImportKept, "the subject has other rules, which stay: compare with mqcluster acl get "+a.Subject)
+				continue
+			}
+			state = admin.ImportChanged
 		}
 		put := &logpb.AclPut{Subject: a.Subject}
 		for _, rule := range want.Rules {
 			put.Rules = append(put.Rules, &logpb.Rule{Allow: rule.Allow, Action: uint32(rule.Action), Filter: rule.Filter})
 		}
-		i.submit(w, at, &logpb.Item{Kind: &logpb.Item_AclPut{AclPut: put}})
+		i.submitAs(w, at, state, &logpb.Item{Kind: &logpb.Item_AclPut{AclPut: put}})
 	}
 	return i.wait(w)
 }
@@ -198,15 +215,20 @@ func (i *importer) retained(messages []admin.ImportMessage) ([]admin.ImportOutco
 			continue
 		}
 		old, err := retainedAt(view, m.Topic)
+		state := admin.ImportNew
+		if old != nil {
+			state = admin.ImportChanged
+		}
+		same := old != nil && bytes.Equal(old.Payload, m.Payload) && bytes.Equal(old.Properties, m.Properties) && old.QoS == m.QoS
 		switch {
 		case err != nil:
 			w.say(at, admin.ImportFailed, err.Error())
-		case old == nil:
-			i.submit(w, at, &logpb.Item{Kind: &logpb.Item_Publish{Publish: &logpb.Publish{
+		case old == nil, i.overwrite && !same:
+			i.submitAs(w, at, state, &logpb.Item{Kind: &logpb.Item_Publish{Publish: &logpb.Publish{
 				Client: id, Epoch: epoch, Topic: m.Topic, Payload: m.Payload, Properties: m.Properties,
 				Qos: uint32(m.QoS), PacketId: uint32(at%65535 + 1), Retain: true, Expiry: m.Expiry,
 			}}})
-		case bytes.Equal(old.Payload, m.Payload) && bytes.Equal(old.Properties, m.Properties) && old.QoS == m.QoS:
+		case same:
 			w.say(at, admin.ImportSame, "")
 		default:
 			w.say(at, admin.ImportKept, "the topic has another message by now, which stays")

@@ -83,6 +83,7 @@ func (n *Node) trimQueues(ctx context.Context) {
 			n.log.Debug("queues over a limit were not trimmed; tried again", "err", err)
 			return
 		}
+		n.traceTrim(t)
 		q.total.Add(int64(t.Dropped))
 		q.dropped.WithLabelValues(trimReasons[t.Reason]).Add(float64(t.Dropped))
 	}

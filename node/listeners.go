@@ -124,6 +124,17 @@ func (n *Node) addTLS(t tlsListener) {
 	}
 }
 
+// listenerTLS are the TLS settings of the listeners that have some, by name.
+func (n *Node) listenerTLS() map[string]*mtls.Listener {
+	n.tlsMu.Lock()
+	defer n.tlsMu.Unlock()
+	out := map[string]*mtls.Listener{}
+	for _, t := range n.tls {
+		out[t.name] = t.Listener
+	}
+	return out
+}
+
 // serveClient passes a connection to the broker, and returns what serves it from
 // here on.
 func (n *Node) serveClient(ctx context.Context, c net.Conn, info listener.Info) (rest func()) {

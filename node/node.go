@@ -82,6 +82,11 @@ type Node struct {
 	book      addressBook
 	events    gate
 	queues    queues
+	verify    verifying
+	tracing   tracing
+	topping   topping
+	counts    atomic.Pointer[fsm.Counts] // of the last publishSys
+	issued    issuedCerts
 
 	started   time.Time
 	serving   atomic.Bool
@@ -156,6 +161,7 @@ func Open(ctx context.Context, cfg Config, deps Deps) (_ *Node, err error) {
 		{"syslog", n.openSyslog},
 		{"admin", n.openAdmin},
 		{"listeners", n.openListeners},
+		{"metrics", n.openMetrics},
 		{"chores", n.openChores},
 		{"backups", n.openSchedule},
 	} {

@@ -56,6 +56,11 @@ func (n *Node) observe(events []fsm.Event) {
 		case fsm.EventRestored:
 			n.broker.Apply(e)
 			n.consensus.Applied(e)
+		case fsm.EventMessage:
+			if n.tracing.active.Load() != nil {
+				n.traceMessage(e)
+			}
+			n.broker.Apply(e)
 		default:
 			n.broker.Apply(e)
 		}

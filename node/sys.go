@@ -14,6 +14,7 @@ import (
 func (n *Node) publishSys(context.Context) {
 	st := n.broker.Stats()
 	counts := n.store.Counts()
+	n.counts.Store(&counts)
 	set := func(topic string, v any) { n.broker.SetSys("$SYS/"+topic, fmt.Append(nil, v)) }
 	in, out := sum(st.MessagesIn), sum(st.MessagesOut)
 	stored, storedBytes, _ := n.store.Stored()

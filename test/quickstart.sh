@@ -2,7 +2,8 @@
 # usage: quickstart.sh PROGRAM
 #
 # Runs the three-machine quick start of README.md as it stands: its blocks "sh
-# on=MACHINE" in their order and its HAProxy configuration. Only addresses are
+# on=MACHINE" in their order and its HAProxy configuration; and then, on that
+# cluster, those of the documents below docs that have some. Only addresses are
 # replaced: machine N is 127.0.1.N, the balancer 127.0.1.9. It needs haproxy and
 # Mosquitto's clients, and the ports 8883, 7883 and 9883 of those addresses.
 set -euo pipefail
@@ -33,13 +34,17 @@ addresses() {
     -e 's/mqtt\.example\.org/127.0.1.9/g'
 }
 
-# The blocks become files 01.1, 02.2, …: number and machine.
-awk -v dir="$tmp" '
-  /^```sh on=/ { sub(/.*on=/, ""); file = sprintf("%s/%02d.%s", dir, ++n, $0); next }
-  /^```haproxy/ { file = dir "/haproxy.cfg"; next }
-  /^```/ { file = ""; next }
-  file { print > file }
-' README.md
+# blocks FILE DIR: the blocks become files 01.1, 02.2, …: number and machine.
+blocks() {
+  awk -v dir="$2" '
+    /^```sh on=/ { sub(/.*on=/, ""); file = sprintf("%s/%02d.%s", dir, ++n, $0); next }
+    /^```haproxy/ { file = dir "/haproxy.cfg"; next }
+    /^```/ { file = ""; next }
+    file { print > file }
+  ' "$1"
+}
+
+blocks README.md "$tmp"
 
 # machine N runs a command as machine N: its data directory and its mesh address
 # are what a machine of its own would have by default.
@@ -94,4 +99,18 @@ for file in "$tmp"/[0-9][0-9].device; do
   block "$file" device
 done
 [ "$(cat "$tmp/out")" = 21.5 ] || { echo "quickstart: the device got something else than 21.5" >&2; exit 1; }
+
+# Everything that the documents tell an operator to type, on the cluster that is there.
+for doc in docs/*.md; do
+  [ "$doc" != docs/quickstart.zh-CN.md ] || continue # it has the README's, a test says
+  dir=$tmp/docs/$(basename "$doc" .md)
+  mkdir -p "$dir"
+  blocks "$doc" "$dir"
+  for file in "$dir"/[0-9][0-9].*; do
+    [ -e "$file" ] || continue
+    echo "== $doc"
+    block "$file" "${file##*.}"
+    ready 1
+  done
+done
 echo "quickstart: done"

@@ -237,6 +237,7 @@ func (c *client) shake() (*tls.Conn, error) {
 	if err := tc.HandshakeContext(context.WithoutCancel(c.l.serving)); err != nil {
 		return nil, fmt.Errorf("TLS handshake: %w", err)
 	}
+	c.l.metrics.shaken(tc.ConnectionState())
 	return tc, nil
 }
 

@@ -1,7 +1,9 @@
 package listener
 
 import (
+	"crypto/tls"
 	"errors"
+	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -30,6 +32,7 @@ type metrics struct {
 	refused      *prometheus.CounterVec
 	acceptErrors prometheus.Counter
 	handshake    prometheus.Observer
+	tls          *prometheus.CounterVec
 	panics       prometheus.Counter
 }
 
@@ -50,11 +53,14 @@ func newMetrics(reg prometheus.Registerer, name string) (*metrics, error) {
 		Name: "mqcluster_listener_handshake_seconds", Help: "Time from accept to the end of the handshakes.",
 		Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 	}, []string{"listener"})
+	shaken := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "mqcluster_listener_tls_handshakes_total", Help: "TLS handshakes that ended well, by version and whether an earlier session was resumed.",
+	}, []string{"listener", "version", "resumed"})
 	panics := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "mqcluster_listener_panics_total", Help: "Connections that ended in a panic.",
 	}, []string{"listener"})
 	err := errors.Join(register(reg, &open), register(reg, &accepted), register(reg, &refused),
-		register(reg, &acceptErrors), register(reg, &handshake), register(reg, &panics))
+		register(reg, &acceptErrors), register(reg, &handshake), register(reg, &shaken), register(reg, &panics))
 	if err != nil {
 		return nil, err
 	}
@@ -64,8 +70,14 @@ func newMetrics(reg prometheus.Registerer, name string) (*metrics, error) {
 		refused:      refused.MustCurryWith(prometheus.Labels{"listener": name}),
 		acceptErrors: acceptErrors.WithLabelValues(name),
 		handshake:    handshake.WithLabelValues(name),
+		tls:          shaken.MustCurryWith(prometheus.Labels{"listener": name}),
 		panics:       panics.WithLabelValues(name),
 	}, nil
+}
+
+// shaken counts a handshake.
+func (m *metrics) shaken(s tls.ConnectionState) {
+	m.tls.WithLabelValues(tls.VersionName(s.Version), strconv.FormatBool(s.DidResume)).Inc()
 }
 
 // register registers *c, or puts into *c what another listener of the node has

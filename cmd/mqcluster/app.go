@@ -123,10 +123,10 @@ other verbs talk to the node of this machine through its admin socket.`,
 		return usageError{fmt.Errorf("%w: see %s --help", err, cmd.CommandPath())}
 	})
 	root.AddCommand(
-		a.initCommand(), a.joinCommand(), a.runCommand(), a.statusCommand(), a.leaveCommand(), a.drainCommand(), a.balanceCommand(), a.recoverCommand(), a.clockCommand(),
+		a.initCommand(), a.joinCommand(), a.runCommand(), a.statusCommand(), a.leaveCommand(), a.drainCommand(), a.balanceCommand(), a.recoverCommand(), a.clockCommand(), a.verifyCommand(), a.traceCommand(), a.topCommand(),
 		a.backupCommand(), a.restoreCommand(), a.upgradeCommand(),
-		a.tokenCommand(), a.userCommand(), a.aclCommand(), a.banCommand(), a.auditCommand(), a.certCommand(), a.caCommand(), a.doctorCommand(), a.sessionCommand(), a.settingCommand(), a.importCommand(),
-		a.pubCommand(), a.subCommand(), a.configCommand(), a.versionCommand(), a.manCommand(),
+		a.tokenCommand(), a.userCommand(), a.aclCommand(), a.banCommand(), a.auditCommand(), a.certCommand(), a.caCommand(), a.doctorCommand(), a.sessionCommand(), a.retainedCommand(), a.settingCommand(), a.importCommand(),
+		a.pubCommand(), a.subCommand(), a.configCommand(), a.versionCommand(), a.manCommand(), a.docsCommand(),
 	)
 	for _, extra := range a.Extra {
 		root.AddCommand(extra())

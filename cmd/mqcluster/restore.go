@@ -23,10 +23,11 @@ func (a *App) restoreCommand() *cobra.Command {
 		with    opening
 		dry     bool
 		options node.RestoreOptions
+		part    partFlags
 	)
 	cmd := &cobra.Command{
 		Use:   "restore FILE",
-		Short: "Make the first node of a new cluster from a backup",
+		Short: "Make the first node of a new cluster from a backup, or put parts of it into one",
 		Long: `Makes the first node of a new cluster in an empty data directory, as init does, with
 the state of a backup, and prints the command with which other machines join. FILE is
 what mqcluster backup wrote, - is standard input. Try it with --dry-run first: that
@@ -46,14 +47,22 @@ the backup, which no backup can know. --drop-wills has none of them fire. Wills 
 delay was running go on.
 
 Two clusters of one backup must not serve the same devices: stop the old one for
-good, also its nodes that are out of reach.` + keysHint,
+good, also its nodes that are out of reach.
+
+With --only it makes no cluster: it puts the users, the rights or the retained
+messages of the backup into the cluster whose node runs here, and leaves the rest of
+it alone. What is there already stays as it is, and is named where it is otherwise
+than in the backup; --overwrite changes it. What came to be after the backup stays.` + keysHint,
 		Example: `  mqcluster restore cluster.mqb --key-file backup.key --dry-run
   mqcluster restore cluster.mqb --key-file backup.key --data-dir /var/lib/mqcluster --node a
-  mqcluster run --data-dir /var/lib/mqcluster`,
+  mqcluster run --data-dir /var/lib/mqcluster
+  mqcluster restore cluster.mqb --key-file backup.key --only users,acls
+  mqcluster restore cluster.mqb --key-file backup.key --only retained --filter 'plant/#' --overwrite`,
 		Args: argCount(1, 1),
 	}
 	s := a.configFlags(cmd, mainKeys)
 	out.flag(a, cmd)
+	part.flags(cmd)
 	with.flags(cmd)
 	options.Grace = restoreGrace
 	cmd.Flags().BoolVar(&dry, "dry-run", false, "check the whole file, say what it holds, change nothing")
@@ -62,6 +71,13 @@ good, also its nodes that are out of reach.` + keysHint,
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := exclusive(cmd, true, "key-file", "passphrase-file"); err != nil {
 			return err
+		}
+		if err := part.read(); err != nil {
+			return err
+		}
+		if len(part.only) > 0 && !dry {
+			r := &remote{settings: s, timeout: partsTimeout, out: out}
+			return a.restoreParts(cmd, r, args[0], &with, part.parts)
 		}
 		if options.Grace < 0 || options.Grace%time.Second != 0 {
 			return usagef("--will-grace must be whole seconds")

@@ -9,11 +9,11 @@ import (
 )
 
 func (a *App) sessionCommand() *cobra.Command {
-	cmd := group("session", "List and end the clients' sessions",
-		"Shows which client has a session, where it is connected and as whom.",
-		"  mqcluster session list\n  mqcluster session end dev1")
+	cmd := group("session", "List, show, mend and end the clients' sessions",
+		"Shows which client has a session, where it is connected and as whom, and what waits for it.",
+		"  mqcluster session list\n  mqcluster session show dev1\n  mqcluster session end dev1")
 	r := a.remoteFlags(cmd)
-	cmd.AddCommand(a.sessionListCommand(r), a.sessionEndCommand(r))
+	cmd.AddCommand(a.sessionListCommand(r), a.sessionShowCommand(r), a.sessionKickCommand(r), a.sessionPurgeCommand(r), a.sessionEndCommand(r))
 	return cmd
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -17,19 +18,27 @@ func (a *App) statusCommand() *cobra.Command {
 		Long: `Shows the leader, whether there is a quorum, and of each member its role, lease,
 applied index and clients. A serving node has no vote and needs none: as many vote as
 should, or it was joined with --serving-only. A non-voter gets its vote when it has
-caught up. With --check the exit code is 1 unless this node is ready to serve.`,
+caught up. With --check the exit code is 1 unless this node is ready to serve. With
+--watch it is shown anew, until it is interrupted.`,
 		Example: `  mqcluster status
   mqcluster status -o json | jq .leader
-  mqcluster status --check`,
+  mqcluster status --check
+  mqcluster status --watch=2s`,
 		Args: argCount(0, 0),
 	}
 	r := a.remoteFlags(cmd)
 	check := cmd.Flags().Bool("check", false, "exit with 1 unless this node is ready to serve")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+	var watch time.Duration
+	cmd.Flags().DurationVar(&watch, "watch", 0, "show it anew after this time, again and again")
+	cmd.Flags().Lookup("watch").NoOptDefVal = "2s"
+	show := func(cmd *cobra.Command) error {
 		return r.call(cmd, func(ctx context.Context, c *admin.Client) error {
 			status, err := c.Status(ctx)
 			if err != nil {
 				return err
+			}
+			if watch > 0 && !r.out.json() {
+				fmt.Fprint(a.Out, clearScreen)
 			}
 			if err := a.printStatus(r, status); err != nil {
 				return err
@@ -38,6 +47,25 @@ caught up. With --check the exit code is 1 unless this node is ready to serve.`,
 				return fmt.Errorf("node %s is not ready: %s", status.Node, strings.Join(status.Reasons, "; "))
 			}
 			return nil
+		})
+	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if watch == 0 {
+			return show(cmd)
+		}
+		if watch < 100*time.Millisecond || *check {
+			return usagef("--watch takes 100ms or more, and no --check beside it")
+		}
+		shown := false
+		return a.repeat(cmd, watch, 0, func() error {
+			err := show(cmd)
+			if err != nil && shown && cmd.Context().Err() == nil {
+				// The node is being restarted: whoever watches wants to see it come back.
+				fmt.Fprintln(a.Err, "mqcluster:", explain(err))
+				return nil
+			}
+			shown = true
+			return err
 		})
 	}
 	return cmd

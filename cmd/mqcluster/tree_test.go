@@ -104,3 +104,49 @@ func TestHelpGolden(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// TestDocumentedCommandsParse: what the documents have an operator type names verbs and
+// flags that exist. Those in blocks "sh on=…" are run as well, by make quickstart.
+func TestDocumentedCommandsParse(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join("..", "..", "docs", "*.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	files = append(files, filepath.Join("..", "..", "README.md"), filepath.Join("..", "..", "deploy", "grafana", "README.md"))
+	found := 0
+	for _, file := range files {
+		if name := filepath.Base(file); name == "cli.md" || name == "licences.md" {
+			continue // TestExamplesParse reads where it comes from; the other has none
+		}
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.SplitSeq(strings.ReplaceAll(string(text), "\\\n", " "), "\n") {
+			command, ok := strings.CutPrefix(strings.TrimSpace(line), "mqcluster ")
+			if !ok || strings.Contains(line, "`") || strings.HasPrefix(command, "bench ") || strings.HasPrefix(command, "demo ") {
+				continue // prose, or a verb of another package
+			}
+			command, _, _ = strings.Cut(command, " #")
+			command, _, _ = strings.Cut(command, " >")
+			command, _, _ = strings.Cut(command, " | ")
+			command = strings.NewReplacer(`"$(cat dev1.password)"`, "x", `"$(cat recipient)"`, "age1", `"$(cat before.recipient)"`, "age1").Replace(command)
+			words := splitShell(command)
+			verb, rest, err := fakeApp().Root().Find(words)
+			if err == nil {
+				verb.InheritedFlags() // merges what the parents define
+				err = verb.ParseFlags(rest)
+			}
+			if err == nil && verb.Args != nil {
+				err = verb.Args(verb, verb.Flags().Args())
+			}
+			if err != nil {
+				t.Errorf("%s: %q: %v", file, command, err)
+			}
+			found++
+		}
+	}
+	if found < 40 {
+		t.Errorf("only %d commands were found", found)
+	}
+}

@@ -116,6 +116,7 @@ type Forwarder struct {
 	routes  *routeLog
 	table   *table
 	batches sync.Pool // of *batch
+	tracer  atomic.Pointer[Traced]
 
 	slots    atomic.Pointer[[maxPeers]*peer]
 	index    atomic.Uint64 // told by Advance
@@ -303,6 +304,7 @@ func (f *Forwarder) start(id string, slot int) *peer {
 	p.out = outbox{
 		maxBytes: f.cfg.QueueBytes, maxMessages: f.cfg.QueueMessages,
 		maxRecord: f.cfg.MaxFrame - frameRoom, metrics: f.metrics, open: true,
+		peer: id, tracer: &f.tracer,
 	}
 	f.peers[id] = p
 	f.busy |= p.in.routes.bit

@@ -8,6 +8,7 @@ type metrics struct {
 	resyncs, snapshots         prometheus.Counter
 	syncTimeouts               prometheus.Counter
 	held, local, remote, peers prometheus.Gauge
+	wait                       prometheus.Histogram
 
 	reg prometheus.Registerer
 	all []prometheus.Collector
@@ -39,7 +40,13 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		Help: "QoS 0 messages that were not forwarded, by reason.",
 	}, []string{"reason"})
 	add(dropped)
-	m.full, m.down = dropped.WithLabelValues("full"), dropped.WithLabelValues("down")
+	m.full, m.down = dropped.WithLabelValues(whyFull), dropped.WithLabelValues(whyDown)
+	m.wait = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name:    "mqcluster_forward_wait_seconds",
+		Help:    "Time of the oldest message of each write to a peer, from its queueing to the end of the write: the stage forward of QoS 0 messages for other nodes.",
+		Buckets: prometheus.ExponentialBuckets(0.00005, 4, 10),
+	})
+	add(m.wait)
 	m.sent = counter("sent_messages_total", "QoS 0 messages queued for peers.")
 	m.received = counter("received_messages_total", "QoS 0 messages received from peers.")
 	m.holdExpired = counter("hold_expired_total", "Messages delivered before the log index that they were to wait for.")

@@ -3,6 +3,8 @@ package forward
 import (
 	"encoding/binary"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/mqcluster/mqcluster/session"
 )
@@ -14,13 +16,16 @@ type outbox struct {
 	maxBytes, maxMessages int
 	maxRecord             int // bytes of a message that the peer takes
 	metrics               *metrics
+	peer                  string
+	tracer                *atomic.Pointer[Traced] // nil: nobody ever traces
 
 	mu       sync.Mutex
 	up       bool // there is a stream
 	open     bool // there is one, or it is expected soon
 	buf      []byte
 	messages int
-	spare    []byte // the buffer that is not being filled
+	since    time.Time // when the first of buf came
+	spare    []byte    // the buffer that is not being filled
 }
 
 // frameRoom is what a frame of messages has besides them, at most.
@@ -88,9 +93,11 @@ func (o *outbox) put(b *batch, bit uint64, at place) (first bool) {
 			continue
 		case !o.open:
 			closed++
+			o.lose(whyDown, b.buf[r.start:r.end])
 			continue
 		case o.messages >= o.maxMessages || len(o.buf)+r.end-r.start > o.maxBytes || r.end-r.start > o.maxRecord:
 			full++
+			o.lose(whyFull, b.buf[r.start:r.end])
 			continue
 		}
 		if frame >= 0 && len(o.buf)-frame+r.end-r.start > frameTarget {
@@ -109,11 +116,14 @@ func (o *outbox) put(b *batch, bit uint64, at place) (first bool) {
 		endFrame(o.buf, frame)
 	}
 	o.metrics.queued(sent, full, closed)
+	if first && sent > 0 {
+		o.since = time.Now()
+	}
 	return first && sent > 0
 }
 
-// take returns all that waits; it is the caller's until the next take.
-func (o *outbox) take() []byte {
+// take returns all that waits, and since when; it is the caller's until the next take.
+func (o *outbox) take() ([]byte, time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if cap(o.spare) > keepBuffer || len(o.buf) == 0 && cap(o.spare) > idleBuffer {
@@ -121,7 +131,7 @@ func (o *outbox) take() []byte {
 	}
 	full := o.buf
 	o.buf, o.spare, o.messages = o.spare[:0], full, 0
-	return full
+	return full, o.since
 }
 
 // connected, lost and shut follow the stream. What waits in an outbox that was
@@ -154,6 +164,7 @@ func (o *outbox) shut() {
 
 func (o *outbox) drop() {
 	o.metrics.queued(0, 0, o.messages)
+	o.loseFrames(whyDown, o.buf)
 	o.buf, o.spare, o.messages = nil, nil, 0
 	o.up, o.open = false, false
 }

@@ -183,12 +183,16 @@ func (p *peer) send(ctx context.Context, c net.Conn) error {
 		if err != nil {
 			return err
 		}
-		pending := p.out.take()
+		pending, since := p.out.take()
+		waited := len(pending) > 0
 		if due && !routes && len(pending) == 0 {
 			pending = appendNumbers(nil, kindKeepalive)
 		}
 		if err := write(c, pending); err != nil {
 			return err
+		}
+		if waited {
+			p.f.metrics.wait.Observe(time.Since(since).Seconds())
 		}
 		due = false
 		select {
