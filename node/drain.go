@@ -131,7 +131,11 @@ func (n *Node) drain(ctx context.Context, d departure) (sent int) {
 		return 0
 	}
 	n.broker.Announce(d.forGood)
-	if !pause(ctx, n.cfg.Drain.Delay-n.away.enter(away, admin.DrainNotice)) {
+	delay := n.cfg.Drain.Delay
+	if len(n.store.Members()) < 2 {
+		delay = 0 // no balancer has another node to choose
+	}
+	if !pause(ctx, delay-n.away.enter(away, admin.DrainNotice)) {
 		return 0
 	}
 	before := int(n.broker.Stats().Connected)
