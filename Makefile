@@ -50,6 +50,10 @@ BASE ?= HEAD
 COUNT ?= 6
 BENCH ?= .
 PAHO ?=
+# Where terraform finds providers, as terraform init -plugin-dir takes it; empty: it
+# asks its registry. Without both, AWS_ROOT= leaves the root that needs one out.
+export TF_PLUGIN_DIR ?=
+AWS_ROOT ?= deploy/terraform/roots/aws
 E2E_PARALLEL ?= 4
 CHAOS_PLANS ?= 20
 CHAOS_DURATION ?= 90s
@@ -59,8 +63,8 @@ SIM_SEED ?=
 test_flags = $(if $(RUN),-run '$(RUN)') $(TESTFLAGS)
 # $(call gotest,arguments,name): go test; with REPORT into REPORT.name.
 gotest = $(GO) test $(if $(REPORT),-json) $(1) $(if $(REPORT),> $(REPORT).$(2))
-# Everything but the real processes of test/e2e and test/packages.
-units = $$($(GO) list $(PKGS) | grep -v -e '/test/e2e' -e '/test/packages')
+# Everything but the real processes of test/e2e, test/packages and test/aws.
+units = $$($(GO) list $(PKGS) | grep -v -e '/test/e2e' -e '/test/packages' -e '/test/aws$$')
 e2e = MQCLUSTER_BIN=$(abspath $(PROGRAM))
 
 .PHONY: help
@@ -210,13 +214,17 @@ check-format: ## fail where a Go file is not formatted
 	@files=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$files" || { printf 'not formatted, run make format:\n%s\n' "$$files" >&2; exit 1; }
 
 .PHONY: check-terraform
-check-terraform: ## format, validity and plans of deploy/terraform; starts nothing
+check-terraform: ## format, validity and plans of deploy/terraform; starts nothing; TF_PLUGIN_DIR
 	terraform fmt -check -diff -recursive deploy/terraform
-	for dir in deploy/terraform/roots/local; do \
-	  terraform -chdir="$$dir" init -input=false -backend=false && \
+	for dir in deploy/terraform/roots/local $(AWS_ROOT); do \
+	  terraform -chdir="$$dir" init -input=false -backend=false $(if $(TF_PLUGIN_DIR),-plugin-dir='$(TF_PLUGIN_DIR)') && \
 	  terraform -chdir="$$dir" validate && \
 	  terraform -chdir="$$dir" test || exit; \
 	done
+
+.PHONY: check-aws
+check-aws: deb ## a cluster in a fake of AWS, by AWS's own provider: made, used, replaced, destroyed (root); TF_PLUGIN_DIR
+	$(call gotest,-count=1 -timeout 15m $(test_flags) ./test/aws,check-aws)
 
 .PHONY: vet
 vet: ## go vet
