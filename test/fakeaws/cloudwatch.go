@@ -4,8 +4,8 @@ package fakeaws
 
 import (
 	"slices"
-	"strings"
 	"strconv"
+	"strings"
 	"time"
 )
 
