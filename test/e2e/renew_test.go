@@ -29,6 +29,7 @@ func (n *Node) setWall(by time.Duration) {
 // certificate of a node lives, in steps: every node renews its own in time, and the
 // mesh never needs one that has expired.
 func TestNodeCertificatesRenew(t *testing.T) {
+	t.Parallel()
 	withShiftedClock(t)
 	c := NewCluster(t, Options{Wall: true})
 	const day = 24 * time.Hour
