@@ -28,7 +28,7 @@ func (n *Node) openChores(context.Context) error {
 		{time.Second, n.fetchCA},
 		{followEvery, n.followCA},
 		{followEvery, n.driveCA},
-		{time.Minute, n.renewIdentity},
+		{10 * time.Second, n.renewIdentity},
 		{time.Minute, n.countCerts},
 		{5 * time.Second, n.publishSys},
 		{10 * time.Second, n.releaseGhosts},
