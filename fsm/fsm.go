@@ -34,7 +34,7 @@ import (
 
 // Level is the feature level of this binary: the newest command or setting that
 // it knows.
-const Level = LevelImport
+const Level = LevelAPI
 
 // Levels: 1 is the first version.
 const (
@@ -43,6 +43,8 @@ const (
 	// LevelImport: SessionPut, UserPut.replaces, the actions receive and request of
 	// rules, and the subject anonymous.
 	LevelImport = 4
+	// LevelAPI: ApiTokenPut, ApiTokenRemove, AdminPublish.
+	LevelAPI = 8
 )
 
 // Config of a Store.

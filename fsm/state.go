@@ -20,18 +20,19 @@ type state struct {
 	stamp      int64
 	lastFilter uint64
 
-	sessions map[string]*sess
-	formers  map[formerKey]*logpb.Former
-	filters  map[string]*filter // plain ones, by text
-	groups   map[string]*group  // shared ones, by text
-	members  map[string]*member
-	users    map[string]*logpb.User
-	acls     map[string]*logpb.Acl
-	tokens   map[string]*logpb.Token
-	certs    map[string]*logpb.Cert
-	settings map[string]string
-	limits   Limits // what settings say
-	level    uint32 // the least feature level of all members
+	sessions  map[string]*sess
+	formers   map[formerKey]*logpb.Former
+	filters   map[string]*filter // plain ones, by text
+	groups    map[string]*group  // shared ones, by text
+	members   map[string]*member
+	users     map[string]*logpb.User
+	acls      map[string]*logpb.Acl
+	tokens    map[string]*logpb.Token
+	apiTokens map[string]*logpb.ApiToken
+	certs     map[string]*logpb.Cert
+	settings  map[string]string
+	limits    Limits // what settings say
+	level     uint32 // the least feature level of all members
 
 	timers timers
 	// expiry is at or before the earliest log time at which a retained message
@@ -49,6 +50,7 @@ type table struct {
 	sessions *sync.Map               // client -> *sess
 	members  []*logpb.Member
 	certs    *sync.Map // serial -> *logpb.Cert
+	api      *sync.Map // id -> *logpb.ApiToken
 	limits   Limits
 	stored   *stored
 }
@@ -56,24 +58,26 @@ type table struct {
 func newState(node string) *state {
 	count := new(stored)
 	return &state{
-		node:     node,
-		sessions: map[string]*sess{},
-		formers:  map[formerKey]*logpb.Former{},
-		filters:  map[string]*filter{},
-		groups:   map[string]*group{},
-		members:  map[string]*member{},
-		users:    map[string]*logpb.User{},
-		acls:     map[string]*logpb.Acl{},
-		tokens:   map[string]*logpb.Token{},
-		certs:    map[string]*logpb.Cert{},
-		settings: map[string]string{},
-		limits:   DefaultLimits(),
-		stored:   count,
+		node:      node,
+		sessions:  map[string]*sess{},
+		formers:   map[formerKey]*logpb.Former{},
+		filters:   map[string]*filter{},
+		groups:    map[string]*group{},
+		members:   map[string]*member{},
+		users:     map[string]*logpb.User{},
+		acls:      map[string]*logpb.Acl{},
+		tokens:    map[string]*logpb.Token{},
+		apiTokens: map[string]*logpb.ApiToken{},
+		certs:     map[string]*logpb.Cert{},
+		settings:  map[string]string{},
+		limits:    DefaultLimits(),
+		stored:    count,
 		table: &table{
 			plain:    routing.NewTrie[*filter](),
 			shared:   routing.NewTrie[[]*group](),
 			sessions: new(sync.Map),
 			certs:    new(sync.Map),
+			api:      new(sync.Map),
 			limits:   DefaultLimits(),
 			stored:   count,
 		},

@@ -418,6 +418,9 @@ type Item struct {
 	//	*Item_SessionEnd
 	//	*Item_Trim
 	//	*Item_SessionPut
+	//	*Item_ApiTokenPut
+	//	*Item_ApiTokenRemove
+	//	*Item_AdminPublish
 	Kind          isItem_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -649,6 +652,33 @@ func (x *Item) GetSessionPut() *SessionPut {
 	return nil
 }
 
+func (x *Item) GetApiTokenPut() *ApiTokenPut {
+	if x != nil {
+		if x, ok := x.Kind.(*Item_ApiTokenPut); ok {
+			return x.ApiTokenPut
+		}
+	}
+	return nil
+}
+
+func (x *Item) GetApiTokenRemove() *ApiTokenRemove {
+	if x != nil {
+		if x, ok := x.Kind.(*Item_ApiTokenRemove); ok {
+			return x.ApiTokenRemove
+		}
+	}
+	return nil
+}
+
+func (x *Item) GetAdminPublish() *AdminPublish {
+	if x != nil {
+		if x, ok := x.Kind.(*Item_AdminPublish); ok {
+			return x.AdminPublish
+		}
+	}
+	return nil
+}
+
 type isItem_Kind interface {
 	isItem_Kind()
 }
@@ -737,6 +767,18 @@ type Item_SessionPut struct {
 	SessionPut *SessionPut `protobuf:"bytes,32,opt,name=session_put,json=sessionPut,proto3,oneof"`
 }
 
+type Item_ApiTokenPut struct {
+	ApiTokenPut *ApiTokenPut `protobuf:"bytes,45,opt,name=api_token_put,json=apiTokenPut,proto3,oneof"`
+}
+
+type Item_ApiTokenRemove struct {
+	ApiTokenRemove *ApiTokenRemove `protobuf:"bytes,46,opt,name=api_token_remove,json=apiTokenRemove,proto3,oneof"`
+}
+
+type Item_AdminPublish struct {
+	AdminPublish *AdminPublish `protobuf:"bytes,47,opt,name=admin_publish,json=adminPublish,proto3,oneof"`
+}
+
 func (*Item_Publish) isItem_Kind() {}
 
 func (*Item_Claim) isItem_Kind() {}
@@ -778,6 +820,12 @@ func (*Item_SessionEnd) isItem_Kind() {}
 func (*Item_Trim) isItem_Kind() {}
 
 func (*Item_SessionPut) isItem_Kind() {}
+
+func (*Item_ApiTokenPut) isItem_Kind() {}
+
+func (*Item_ApiTokenRemove) isItem_Kind() {}
+
+func (*Item_AdminPublish) isItem_Kind() {}
 
 type Publish struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2788,6 +2836,214 @@ func (x *Deposit) GetState() uint32 {
 	return 0
 }
 
+// ApiTokenPut makes a token that the admin API accepts. One with the same id is
+// refused.
+type ApiTokenPut struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Hash          []byte                 `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"`                             // SHA-256 of the secret
+	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`                             // for people
+	Role          string                 `protobuf:"bytes,4,opt,name=role,proto3" json:"role,omitempty"`                             // viewer, operator, admin
+	ExpiresAt     int64                  `protobuf:"varint,5,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"` // log time, ms; 0: never
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApiTokenPut) Reset() {
+	*x = ApiTokenPut{}
+	mi := &file_fsm_logpb_log_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApiTokenPut) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApiTokenPut) ProtoMessage() {}
+
+func (x *ApiTokenPut) ProtoReflect() protoreflect.Message {
+	mi := &file_fsm_logpb_log_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApiTokenPut.ProtoReflect.Descriptor instead.
+func (*ApiTokenPut) Descriptor() ([]byte, []int) {
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ApiTokenPut) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ApiTokenPut) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *ApiTokenPut) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ApiTokenPut) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *ApiTokenPut) GetExpiresAt() int64 {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return 0
+}
+
+type ApiTokenRemove struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApiTokenRemove) Reset() {
+	*x = ApiTokenRemove{}
+	mi := &file_fsm_logpb_log_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApiTokenRemove) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApiTokenRemove) ProtoMessage() {}
+
+func (x *ApiTokenRemove) ProtoReflect() protoreflect.Message {
+	mi := &file_fsm_logpb_log_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApiTokenRemove.ProtoReflect.Descriptor instead.
+func (*ApiTokenRemove) Descriptor() ([]byte, []int) {
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *ApiTokenRemove) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+// AdminPublish is a message of an operator, whatever its QoS. It has no session and
+// no rights are asked.
+type AdminPublish struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Topic         string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
+	Payload       []byte                 `protobuf:"bytes,2,opt,name=payload,proto3" json:"payload,omitempty"`
+	Qos           uint32                 `protobuf:"varint,3,opt,name=qos,proto3" json:"qos,omitempty"`
+	Retain        bool                   `protobuf:"varint,4,opt,name=retain,proto3" json:"retain,omitempty"`
+	Properties    []byte                 `protobuf:"bytes,5,opt,name=properties,proto3" json:"properties,omitempty"`
+	Expiry        *uint32                `protobuf:"varint,6,opt,name=expiry,proto3,oneof" json:"expiry,omitempty"` // seconds
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdminPublish) Reset() {
+	*x = AdminPublish{}
+	mi := &file_fsm_logpb_log_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdminPublish) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdminPublish) ProtoMessage() {}
+
+func (x *AdminPublish) ProtoReflect() protoreflect.Message {
+	mi := &file_fsm_logpb_log_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdminPublish.ProtoReflect.Descriptor instead.
+func (*AdminPublish) Descriptor() ([]byte, []int) {
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *AdminPublish) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *AdminPublish) GetPayload() []byte {
+	if x != nil {
+		return x.Payload
+	}
+	return nil
+}
+
+func (x *AdminPublish) GetQos() uint32 {
+	if x != nil {
+		return x.Qos
+	}
+	return 0
+}
+
+func (x *AdminPublish) GetRetain() bool {
+	if x != nil {
+		return x.Retain
+	}
+	return false
+}
+
+func (x *AdminPublish) GetProperties() []byte {
+	if x != nil {
+		return x.Properties
+	}
+	return nil
+}
+
+func (x *AdminPublish) GetExpiry() uint32 {
+	if x != nil && x.Expiry != nil {
+		return *x.Expiry
+	}
+	return 0
+}
+
 // Trim gives up the oldest messages of queues that are over a limit. The leader
 // proposes it; apply moves cursors and nothing else, so that every node gives up
 // the same.
@@ -2806,7 +3062,7 @@ type Trim struct {
 
 func (x *Trim) Reset() {
 	*x = Trim{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[34]
+	mi := &file_fsm_logpb_log_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2818,7 +3074,7 @@ func (x *Trim) String() string {
 func (*Trim) ProtoMessage() {}
 
 func (x *Trim) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[34]
+	mi := &file_fsm_logpb_log_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2831,7 +3087,7 @@ func (x *Trim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trim.ProtoReflect.Descriptor instead.
 func (*Trim) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{34}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Trim) GetReason() uint32 {
@@ -2874,7 +3130,7 @@ type SessionTrim struct {
 
 func (x *SessionTrim) Reset() {
 	*x = SessionTrim{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[35]
+	mi := &file_fsm_logpb_log_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2886,7 +3142,7 @@ func (x *SessionTrim) String() string {
 func (*SessionTrim) ProtoMessage() {}
 
 func (x *SessionTrim) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[35]
+	mi := &file_fsm_logpb_log_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2899,7 +3155,7 @@ func (x *SessionTrim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionTrim.ProtoReflect.Descriptor instead.
 func (*SessionTrim) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{35}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *SessionTrim) GetClient() string {
@@ -2941,7 +3197,7 @@ type Message struct {
 
 func (x *Message) Reset() {
 	*x = Message{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[36]
+	mi := &file_fsm_logpb_log_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2953,7 +3209,7 @@ func (x *Message) String() string {
 func (*Message) ProtoMessage() {}
 
 func (x *Message) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[36]
+	mi := &file_fsm_logpb_log_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2966,7 +3222,7 @@ func (x *Message) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Message.ProtoReflect.Descriptor instead.
 func (*Message) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{36}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Message) GetTopic() string {
@@ -3062,7 +3318,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[37]
+	mi := &file_fsm_logpb_log_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3074,7 +3330,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[37]
+	mi := &file_fsm_logpb_log_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3087,7 +3343,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{37}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Session) GetClient() string {
@@ -3243,7 +3499,7 @@ type Former struct {
 
 func (x *Former) Reset() {
 	*x = Former{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[38]
+	mi := &file_fsm_logpb_log_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3255,7 +3511,7 @@ func (x *Former) String() string {
 func (*Former) ProtoMessage() {}
 
 func (x *Former) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[38]
+	mi := &file_fsm_logpb_log_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3268,7 +3524,7 @@ func (x *Former) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Former.ProtoReflect.Descriptor instead.
 func (*Former) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{38}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Former) GetClient() string {
@@ -3338,7 +3594,7 @@ type Span struct {
 
 func (x *Span) Reset() {
 	*x = Span{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[39]
+	mi := &file_fsm_logpb_log_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3350,7 +3606,7 @@ func (x *Span) String() string {
 func (*Span) ProtoMessage() {}
 
 func (x *Span) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[39]
+	mi := &file_fsm_logpb_log_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3363,7 +3619,7 @@ func (x *Span) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Span.ProtoReflect.Descriptor instead.
 func (*Span) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{39}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Span) GetFrom() uint64 {
@@ -3394,7 +3650,7 @@ type SessionSubscription struct {
 
 func (x *SessionSubscription) Reset() {
 	*x = SessionSubscription{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[40]
+	mi := &file_fsm_logpb_log_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3406,7 +3662,7 @@ func (x *SessionSubscription) String() string {
 func (*SessionSubscription) ProtoMessage() {}
 
 func (x *SessionSubscription) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[40]
+	mi := &file_fsm_logpb_log_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3419,7 +3675,7 @@ func (x *SessionSubscription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionSubscription.ProtoReflect.Descriptor instead.
 func (*SessionSubscription) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{40}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *SessionSubscription) GetSubscription() *Subscription {
@@ -3471,7 +3727,7 @@ type Replay struct {
 
 func (x *Replay) Reset() {
 	*x = Replay{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[41]
+	mi := &file_fsm_logpb_log_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3483,7 +3739,7 @@ func (x *Replay) String() string {
 func (*Replay) ProtoMessage() {}
 
 func (x *Replay) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[41]
+	mi := &file_fsm_logpb_log_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3496,7 +3752,7 @@ func (x *Replay) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replay.ProtoReflect.Descriptor instead.
 func (*Replay) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{41}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Replay) GetAt() uint64 {
@@ -3526,7 +3782,7 @@ type User struct {
 
 func (x *User) Reset() {
 	*x = User{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[42]
+	mi := &file_fsm_logpb_log_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3538,7 +3794,7 @@ func (x *User) String() string {
 func (*User) ProtoMessage() {}
 
 func (x *User) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[42]
+	mi := &file_fsm_logpb_log_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3551,7 +3807,7 @@ func (x *User) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use User.ProtoReflect.Descriptor instead.
 func (*User) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{42}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *User) GetName() string {
@@ -3599,7 +3855,7 @@ type Acl struct {
 
 func (x *Acl) Reset() {
 	*x = Acl{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[43]
+	mi := &file_fsm_logpb_log_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3611,7 +3867,7 @@ func (x *Acl) String() string {
 func (*Acl) ProtoMessage() {}
 
 func (x *Acl) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[43]
+	mi := &file_fsm_logpb_log_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3624,7 +3880,7 @@ func (x *Acl) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Acl.ProtoReflect.Descriptor instead.
 func (*Acl) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{43}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Acl) GetSubject() string {
@@ -3655,7 +3911,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[44]
+	mi := &file_fsm_logpb_log_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3667,7 +3923,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[44]
+	mi := &file_fsm_logpb_log_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3680,7 +3936,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{44}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Token) GetId() string {
@@ -3725,6 +3981,90 @@ func (x *Token) GetCreatedAt() int64 {
 	return 0
 }
 
+type ApiToken struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Hash          []byte                 `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"`
+	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	Role          string                 `protobuf:"bytes,4,opt,name=role,proto3" json:"role,omitempty"`
+	ExpiresAt     int64                  `protobuf:"varint,5,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	CreatedAt     int64                  `protobuf:"varint,6,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApiToken) Reset() {
+	*x = ApiToken{}
+	mi := &file_fsm_logpb_log_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApiToken) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApiToken) ProtoMessage() {}
+
+func (x *ApiToken) ProtoReflect() protoreflect.Message {
+	mi := &file_fsm_logpb_log_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApiToken.ProtoReflect.Descriptor instead.
+func (*ApiToken) Descriptor() ([]byte, []int) {
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *ApiToken) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ApiToken) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *ApiToken) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ApiToken) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *ApiToken) GetExpiresAt() int64 {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return 0
+}
+
+func (x *ApiToken) GetCreatedAt() int64 {
+	if x != nil {
+		return x.CreatedAt
+	}
+	return 0
+}
+
 type Member struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
@@ -3743,7 +4083,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[45]
+	mi := &file_fsm_logpb_log_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3755,7 +4095,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[45]
+	mi := &file_fsm_logpb_log_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3768,7 +4108,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{45}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Member) GetNode() string {
@@ -3855,7 +4195,7 @@ type Cert struct {
 
 func (x *Cert) Reset() {
 	*x = Cert{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[46]
+	mi := &file_fsm_logpb_log_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3867,7 +4207,7 @@ func (x *Cert) String() string {
 func (*Cert) ProtoMessage() {}
 
 func (x *Cert) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[46]
+	mi := &file_fsm_logpb_log_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3880,7 +4220,7 @@ func (x *Cert) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cert.ProtoReflect.Descriptor instead.
 func (*Cert) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{46}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Cert) GetSerial() string {
@@ -3951,7 +4291,7 @@ const file_fsm_logpb_log_proto_rawDesc = "" +
 	"\aversion\x18\x05 \x01(\tR\aversion\"@\n" +
 	"\bNodeDown\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12 \n" +
-	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\"\xe8\t\n" +
+	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\"\xc2\v\n" +
 	"\x04Item\x125\n" +
 	"\apublish\x18\x01 \x01(\v2\x19.mqcluster.log.v1.PublishH\x00R\apublish\x12/\n" +
 	"\x05claim\x18\x02 \x01(\v2\x17.mqcluster.log.v1.ClaimH\x00R\x05claim\x125\n" +
@@ -3979,7 +4319,10 @@ const file_fsm_logpb_log_proto_rawDesc = "" +
 	"sessionEnd\x12,\n" +
 	"\x04trim\x18\x1f \x01(\v2\x16.mqcluster.log.v1.TrimH\x00R\x04trim\x12?\n" +
 	"\vsession_put\x18  \x01(\v2\x1c.mqcluster.log.v1.SessionPutH\x00R\n" +
-	"sessionPutB\x06\n" +
+	"sessionPut\x12C\n" +
+	"\rapi_token_put\x18- \x01(\v2\x1d.mqcluster.log.v1.ApiTokenPutH\x00R\vapiTokenPut\x12L\n" +
+	"\x10api_token_remove\x18. \x01(\v2 .mqcluster.log.v1.ApiTokenRemoveH\x00R\x0eapiTokenRemove\x12E\n" +
+	"\radmin_publish\x18/ \x01(\v2\x1e.mqcluster.log.v1.AdminPublishH\x00R\fadminPublishB\x06\n" +
 	"\x04kind\"\xf6\x01\n" +
 	"\aPublish\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12\x14\n" +
@@ -4150,6 +4493,25 @@ const file_fsm_logpb_log_proto_rawDesc = "" +
 	"\tpacket_id\x18\t \x01(\rR\bpacketId\x12\x14\n" +
 	"\x05state\x18\n" +
 	" \x01(\rR\x05stateB\t\n" +
+	"\a_expiry\"x\n" +
+	"\vApiTokenPut\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04hash\x18\x02 \x01(\fR\x04hash\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x12\n" +
+	"\x04role\x18\x04 \x01(\tR\x04role\x12\x1d\n" +
+	"\n" +
+	"expires_at\x18\x05 \x01(\x03R\texpiresAt\" \n" +
+	"\x0eApiTokenRemove\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\xb0\x01\n" +
+	"\fAdminPublish\x12\x14\n" +
+	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x18\n" +
+	"\apayload\x18\x02 \x01(\fR\apayload\x12\x10\n" +
+	"\x03qos\x18\x03 \x01(\rR\x03qos\x12\x16\n" +
+	"\x06retain\x18\x04 \x01(\bR\x06retain\x12\x1e\n" +
+	"\n" +
+	"properties\x18\x05 \x01(\fR\n" +
+	"properties\x12\x1b\n" +
+	"\x06expiry\x18\x06 \x01(\rH\x00R\x06expiry\x88\x01\x01B\t\n" +
 	"\a_expiry\"\x85\x01\n" +
 	"\x04Trim\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\rR\x06reason\x129\n" +
@@ -4234,6 +4596,15 @@ const file_fsm_logpb_log_proto_rawDesc = "" +
 	"\n" +
 	"key_hashes\x18\x05 \x03(\fR\tkeyHashes\x12\x1d\n" +
 	"\n" +
+	"created_at\x18\x06 \x01(\x03R\tcreatedAt\"\x94\x01\n" +
+	"\bApiToken\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04hash\x18\x02 \x01(\fR\x04hash\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x12\n" +
+	"\x04role\x18\x04 \x01(\tR\x04role\x12\x1d\n" +
+	"\n" +
+	"expires_at\x18\x05 \x01(\x03R\texpiresAt\x12\x1d\n" +
+	"\n" +
 	"created_at\x18\x06 \x01(\x03R\tcreatedAt\"\x84\x02\n" +
 	"\x06Member\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
@@ -4268,7 +4639,7 @@ func file_fsm_logpb_log_proto_rawDescGZIP() []byte {
 	return file_fsm_logpb_log_proto_rawDescData
 }
 
-var file_fsm_logpb_log_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
+var file_fsm_logpb_log_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
 var file_fsm_logpb_log_proto_goTypes = []any{
 	(*Entry)(nil),               // 0: mqcluster.log.v1.Entry
 	(*Pack)(nil),                // 1: mqcluster.log.v1.Pack
@@ -4304,19 +4675,23 @@ var file_fsm_logpb_log_proto_goTypes = []any{
 	(*SessionEnd)(nil),          // 31: mqcluster.log.v1.SessionEnd
 	(*SessionPut)(nil),          // 32: mqcluster.log.v1.SessionPut
 	(*Deposit)(nil),             // 33: mqcluster.log.v1.Deposit
-	(*Trim)(nil),                // 34: mqcluster.log.v1.Trim
-	(*SessionTrim)(nil),         // 35: mqcluster.log.v1.SessionTrim
-	(*Message)(nil),             // 36: mqcluster.log.v1.Message
-	(*Session)(nil),             // 37: mqcluster.log.v1.Session
-	(*Former)(nil),              // 38: mqcluster.log.v1.Former
-	(*Span)(nil),                // 39: mqcluster.log.v1.Span
-	(*SessionSubscription)(nil), // 40: mqcluster.log.v1.SessionSubscription
-	(*Replay)(nil),              // 41: mqcluster.log.v1.Replay
-	(*User)(nil),                // 42: mqcluster.log.v1.User
-	(*Acl)(nil),                 // 43: mqcluster.log.v1.Acl
-	(*Token)(nil),               // 44: mqcluster.log.v1.Token
-	(*Member)(nil),              // 45: mqcluster.log.v1.Member
-	(*Cert)(nil),                // 46: mqcluster.log.v1.Cert
+	(*ApiTokenPut)(nil),         // 34: mqcluster.log.v1.ApiTokenPut
+	(*ApiTokenRemove)(nil),      // 35: mqcluster.log.v1.ApiTokenRemove
+	(*AdminPublish)(nil),        // 36: mqcluster.log.v1.AdminPublish
+	(*Trim)(nil),                // 37: mqcluster.log.v1.Trim
+	(*SessionTrim)(nil),         // 38: mqcluster.log.v1.SessionTrim
+	(*Message)(nil),             // 39: mqcluster.log.v1.Message
+	(*Session)(nil),             // 40: mqcluster.log.v1.Session
+	(*Former)(nil),              // 41: mqcluster.log.v1.Former
+	(*Span)(nil),                // 42: mqcluster.log.v1.Span
+	(*SessionSubscription)(nil), // 43: mqcluster.log.v1.SessionSubscription
+	(*Replay)(nil),              // 44: mqcluster.log.v1.Replay
+	(*User)(nil),                // 45: mqcluster.log.v1.User
+	(*Acl)(nil),                 // 46: mqcluster.log.v1.Acl
+	(*Token)(nil),               // 47: mqcluster.log.v1.Token
+	(*ApiToken)(nil),            // 48: mqcluster.log.v1.ApiToken
+	(*Member)(nil),              // 49: mqcluster.log.v1.Member
+	(*Cert)(nil),                // 50: mqcluster.log.v1.Cert
 }
 var file_fsm_logpb_log_proto_depIdxs = []int32{
 	1,  // 0: mqcluster.log.v1.Entry.pack:type_name -> mqcluster.log.v1.Pack
@@ -4343,34 +4718,37 @@ var file_fsm_logpb_log_proto_depIdxs = []int32{
 	29, // 21: mqcluster.log.v1.Item.cert_put:type_name -> mqcluster.log.v1.CertPut
 	30, // 22: mqcluster.log.v1.Item.setting_put:type_name -> mqcluster.log.v1.SettingPut
 	31, // 23: mqcluster.log.v1.Item.session_end:type_name -> mqcluster.log.v1.SessionEnd
-	34, // 24: mqcluster.log.v1.Item.trim:type_name -> mqcluster.log.v1.Trim
+	37, // 24: mqcluster.log.v1.Item.trim:type_name -> mqcluster.log.v1.Trim
 	32, // 25: mqcluster.log.v1.Item.session_put:type_name -> mqcluster.log.v1.SessionPut
-	7,  // 26: mqcluster.log.v1.Claim.will:type_name -> mqcluster.log.v1.Will
-	10, // 27: mqcluster.log.v1.Release.inflight:type_name -> mqcluster.log.v1.Inflight
-	16, // 28: mqcluster.log.v1.Release.replayed:type_name -> mqcluster.log.v1.Replayed
-	11, // 29: mqcluster.log.v1.Subscribe.subscriptions:type_name -> mqcluster.log.v1.Subscription
-	15, // 30: mqcluster.log.v1.Progress.sessions:type_name -> mqcluster.log.v1.SessionProgress
-	16, // 31: mqcluster.log.v1.SessionProgress.replayed:type_name -> mqcluster.log.v1.Replayed
-	19, // 32: mqcluster.log.v1.Outbound.marks:type_name -> mqcluster.log.v1.Out
-	36, // 33: mqcluster.log.v1.Out.message:type_name -> mqcluster.log.v1.Message
-	22, // 34: mqcluster.log.v1.AclPut.rules:type_name -> mqcluster.log.v1.Rule
-	11, // 35: mqcluster.log.v1.SessionPut.subscriptions:type_name -> mqcluster.log.v1.Subscription
-	33, // 36: mqcluster.log.v1.SessionPut.deposits:type_name -> mqcluster.log.v1.Deposit
-	33, // 37: mqcluster.log.v1.SessionPut.incoming:type_name -> mqcluster.log.v1.Deposit
-	35, // 38: mqcluster.log.v1.Trim.sessions:type_name -> mqcluster.log.v1.SessionTrim
-	7,  // 39: mqcluster.log.v1.Session.will:type_name -> mqcluster.log.v1.Will
-	40, // 40: mqcluster.log.v1.Session.subscriptions:type_name -> mqcluster.log.v1.SessionSubscription
-	10, // 41: mqcluster.log.v1.Session.inflight:type_name -> mqcluster.log.v1.Inflight
-	39, // 42: mqcluster.log.v1.Session.zero:type_name -> mqcluster.log.v1.Span
-	7,  // 43: mqcluster.log.v1.Former.will:type_name -> mqcluster.log.v1.Will
-	11, // 44: mqcluster.log.v1.SessionSubscription.subscription:type_name -> mqcluster.log.v1.Subscription
-	41, // 45: mqcluster.log.v1.SessionSubscription.replay:type_name -> mqcluster.log.v1.Replay
-	22, // 46: mqcluster.log.v1.Acl.rules:type_name -> mqcluster.log.v1.Rule
-	47, // [47:47] is the sub-list for method output_type
-	47, // [47:47] is the sub-list for method input_type
-	47, // [47:47] is the sub-list for extension type_name
-	47, // [47:47] is the sub-list for extension extendee
-	0,  // [0:47] is the sub-list for field type_name
+	34, // 26: mqcluster.log.v1.Item.api_token_put:type_name -> mqcluster.log.v1.ApiTokenPut
+	35, // 27: mqcluster.log.v1.Item.api_token_remove:type_name -> mqcluster.log.v1.ApiTokenRemove
+	36, // 28: mqcluster.log.v1.Item.admin_publish:type_name -> mqcluster.log.v1.AdminPublish
+	7,  // 29: mqcluster.log.v1.Claim.will:type_name -> mqcluster.log.v1.Will
+	10, // 30: mqcluster.log.v1.Release.inflight:type_name -> mqcluster.log.v1.Inflight
+	16, // 31: mqcluster.log.v1.Release.replayed:type_name -> mqcluster.log.v1.Replayed
+	11, // 32: mqcluster.log.v1.Subscribe.subscriptions:type_name -> mqcluster.log.v1.Subscription
+	15, // 33: mqcluster.log.v1.Progress.sessions:type_name -> mqcluster.log.v1.SessionProgress
+	16, // 34: mqcluster.log.v1.SessionProgress.replayed:type_name -> mqcluster.log.v1.Replayed
+	19, // 35: mqcluster.log.v1.Outbound.marks:type_name -> mqcluster.log.v1.Out
+	39, // 36: mqcluster.log.v1.Out.message:type_name -> mqcluster.log.v1.Message
+	22, // 37: mqcluster.log.v1.AclPut.rules:type_name -> mqcluster.log.v1.Rule
+	11, // 38: mqcluster.log.v1.SessionPut.subscriptions:type_name -> mqcluster.log.v1.Subscription
+	33, // 39: mqcluster.log.v1.SessionPut.deposits:type_name -> mqcluster.log.v1.Deposit
+	33, // 40: mqcluster.log.v1.SessionPut.incoming:type_name -> mqcluster.log.v1.Deposit
+	38, // 41: mqcluster.log.v1.Trim.sessions:type_name -> mqcluster.log.v1.SessionTrim
+	7,  // 42: mqcluster.log.v1.Session.will:type_name -> mqcluster.log.v1.Will
+	43, // 43: mqcluster.log.v1.Session.subscriptions:type_name -> mqcluster.log.v1.SessionSubscription
+	10, // 44: mqcluster.log.v1.Session.inflight:type_name -> mqcluster.log.v1.Inflight
+	42, // 45: mqcluster.log.v1.Session.zero:type_name -> mqcluster.log.v1.Span
+	7,  // 46: mqcluster.log.v1.Former.will:type_name -> mqcluster.log.v1.Will
+	11, // 47: mqcluster.log.v1.SessionSubscription.subscription:type_name -> mqcluster.log.v1.Subscription
+	44, // 48: mqcluster.log.v1.SessionSubscription.replay:type_name -> mqcluster.log.v1.Replay
+	22, // 49: mqcluster.log.v1.Acl.rules:type_name -> mqcluster.log.v1.Rule
+	50, // [50:50] is the sub-list for method output_type
+	50, // [50:50] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_fsm_logpb_log_proto_init() }
@@ -4406,19 +4784,23 @@ func file_fsm_logpb_log_proto_init() {
 		(*Item_SessionEnd)(nil),
 		(*Item_Trim)(nil),
 		(*Item_SessionPut)(nil),
+		(*Item_ApiTokenPut)(nil),
+		(*Item_ApiTokenRemove)(nil),
+		(*Item_AdminPublish)(nil),
 	}
 	file_fsm_logpb_log_proto_msgTypes[6].OneofWrappers = []any{}
 	file_fsm_logpb_log_proto_msgTypes[7].OneofWrappers = []any{}
 	file_fsm_logpb_log_proto_msgTypes[9].OneofWrappers = []any{}
 	file_fsm_logpb_log_proto_msgTypes[20].OneofWrappers = []any{}
 	file_fsm_logpb_log_proto_msgTypes[33].OneofWrappers = []any{}
+	file_fsm_logpb_log_proto_msgTypes[36].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fsm_logpb_log_proto_rawDesc), len(file_fsm_logpb_log_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   47,
+			NumMessages:   51,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
