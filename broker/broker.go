@@ -81,6 +81,10 @@ type Broker struct {
 	sys        map[string]*session.Message
 	sysMatcher matcher // under sysMu
 
+	taps    atomic.Pointer[[]*tap] // nil: there is none; replaced under subMu
+	meter   atomic.Pointer[meter]  // nil: topics are not measured
+	comings comings
+
 	serving  atomic.Bool
 	unserved atomic.Int64 // tick since when not serving
 	draining atomic.Bool

@@ -32,6 +32,7 @@ func (e *encodings) frame(version, qos byte, retain bool) []byte {
 // the goroutine that applies. zero: the log keeps it for sessions for which it is
 // of QoS 0.
 func (b *Broker) deliver(pos session.Pos, m *session.Message, picks []fsm.Pick, zero bool) {
+	b.tapped(m)
 	enc := encodings{m: m}
 	t := b.applied.lookupString(m.Topic)
 	for i, ts := 0, b.match(t); i < len(ts); i++ {
@@ -217,6 +218,7 @@ func (c *client) message(mg *merged, enc *encodings) message {
 // one that subscribe to it. It does not block.
 func (b *Broker) DeliverRemote(m *session.Message) {
 	m = b.rebase(m)
+	b.tapped(m)
 	b.remoteMu.Lock()
 	defer b.remoteMu.Unlock()
 	b.deliverZero(b.match(b.remote.lookupString(m.Topic)), m)

@@ -79,6 +79,11 @@ func (c *client) flush() {
 // and to peers. It reports whether the messages were kept for any of them.
 func (b *Broker) fanOut(bt *batch) (kept bool) {
 	arenas := arenas{left: bt.bytes}
+	if b.taps.Load() != nil {
+		for i := range bt.msgs {
+			b.tapped(&bt.msgs[i])
+		}
+	}
 	for i := range bt.runs {
 		r := &bt.runs[i]
 		targets := b.match(r.t)

@@ -33,6 +33,9 @@ func (c *client) publish(frame []byte) error {
 	if !t.may {
 		return c.denied(&p)
 	}
+	if m := c.b.meter.Load(); m != nil {
+		m.count(t.topic, len(p.Payload))
+	}
 	scarce := c.b.deps.Scarce()
 	if (p.QoS > 0 || p.Retain) && scarce {
 		if refused, err := c.refuseScarce(&p); refused {
