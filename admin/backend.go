@@ -11,17 +11,21 @@ import (
 // its text is one sentence with cause and remedy. An interface that is nil makes
 // its operations answer Unavailable.
 type Backend struct {
-	Cluster  Cluster
-	Tokens   Tokens
-	Users    Users
-	Acls     Acls
-	Certs    Certs
-	Sessions Sessions
-	Settings Settings
-	Clock    Clock
-	Backups  Backups
-	Balance  Balance
-	Importer Importer
+	Cluster   Cluster
+	Tokens    Tokens
+	Users     Users
+	Acls      Acls
+	Certs     Certs
+	Sessions  Sessions
+	Settings  Settings
+	Clock     Clock
+	Backups   Backups
+	Balance   Balance
+	Importer  Importer
+	Observer  Observer
+	Clients   Clients
+	Messages  Messages
+	APITokens APITokens
 }
 
 // Cluster tells of the members and lets them go.
@@ -365,7 +369,10 @@ const (
 	Invalid     Kind = "invalid"     // the request makes no sense
 	Unavailable Kind = "unavailable" // no quorum, no lease: try again
 	Denied      Kind = "denied"
-	Internal    Kind = "internal"
+	// Unauthenticated: it is not known who asks. TooMany: ask more slowly.
+	Unauthenticated Kind = "unauthenticated"
+	TooMany         Kind = "too_many"
+	Internal        Kind = "internal"
 )
 
 // Error is an error for the operator: one sentence with cause and remedy.

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"reflect"
+	"time"
 )
 
 // The operations of the API. Each is a POST of one JSON value to /v1/NAME; those
@@ -59,8 +61,9 @@ type pemText struct {
 type nothing struct{}
 
 // apiHandler serves the operations of b.
-func (s *Server) apiHandler(b Backend) http.Handler {
-	mux := http.NewServeMux()
+func (s *Server) apiHandler(b Backend) *mux {
+	mux := newMux()
+	s.resources(mux, b)
 	if c := b.Cluster; c != nil {
 		read(s, mux, opStatus, func(ctx context.Context, _ nothing) (Status, error) { return c.Status(ctx) })
 		change(s, mux, opLeave, c.Leave)
@@ -132,27 +135,42 @@ func (s *Server) apiHandler(b Backend) http.Handler {
 	if i := b.Importer; i != nil {
 		change(s, mux, opImport, i.Import)
 	}
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+	mux.ServeMux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeError(w, &Error{NotFound, fmt.Sprintf("this node has no operation %s %s: use the mqcluster of the same version", r.Method, r.URL.Path)})
 	})
 	return mux
 }
 
 // read serves an operation that changes nothing.
-func read[Q, A any](s *Server, mux *http.ServeMux, op string, do func(context.Context, Q) (A, error)) {
+func read[Q, A any](s *Server, mux *mux, op string, do func(context.Context, Q) (A, error)) {
 	handler := handle(s, op, do)
-	mux.HandleFunc("GET /v1/"+op, handler)
-	mux.HandleFunc("POST /v1/"+op, handler)
+	r := programRoute[Q, A](op)
+	r.role = RoleViewer
+	mux.add(r, handler)
+	r.method, r.in = http.MethodGet, nil
+	mux.add(r, handler)
+}
+
+// programRoute is the route of an operation of the mqcluster program.
+func programRoute[Q, A any](op string) route {
+	r := route{
+		method: http.MethodPost, path: "/v1/" + op, role: RoleAdmin, summary: summaryOf(op), tag: tagProgram,
+		in: reflect.TypeFor[Q](), out: reflect.TypeFor[A](), plain: true,
+	}
+	if operators(op) {
+		r.role = RoleOperator
+	}
+	return r
 }
 
 // change serves an operation that changes something, and logs that it ran.
-func change[Q, A any](s *Server, mux *http.ServeMux, op string, do func(context.Context, Q) (A, error)) {
-	mux.HandleFunc("POST /v1/"+op, handle(s, op, func(ctx context.Context, q Q) (A, error) {
+func change[Q, A any](s *Server, mux *mux, op string, do func(context.Context, Q) (A, error)) {
+	mux.add(programRoute[Q, A](op), handle(s, op, func(ctx context.Context, q Q) (A, error) {
 		answer, err := do(ctx, q)
 		if err != nil {
-			s.log.Warn("operator's change refused", "operation", op, "subject", subject(q), "err", err)
+			s.log.Warn("operator's change refused", "operation", op, "subject", subject(q), "by", PrincipalFrom(ctx).Name, "err", err)
 		} else {
-			s.log.Info("operator's change done", "operation", op, "subject", subject(q))
+			s.log.Info("operator's change done", "operation", op, "subject", subject(q), "by", PrincipalFrom(ctx).Name)
 		}
 		return answer, err
 	}))
@@ -190,6 +208,8 @@ func handle[Q, A any](s *Server, op string, do func(context.Context, Q) (A, erro
 			err = decodeStrict(body, &q)
 		}
 		clear(body) // it may hold a password
+		// What was asked for may take longer than the asking may.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 		if err != nil {
 			writeError(w, &Error{Invalid, fmt.Sprintf("the request of %s is not understood (%v): use the mqcluster of the same version", op, err)})
 			return
@@ -241,21 +261,10 @@ func (k Kind) status() int {
 		return http.StatusServiceUnavailable
 	case Denied:
 		return http.StatusForbidden
+	case Unauthenticated:
+		return http.StatusUnauthorized
+	case TooMany:
+		return http.StatusTooManyRequests
 	}
 	return http.StatusInternalServerError
-}
-
-func writeError(w http.ResponseWriter, err *Error) { writeJSON(w, err.Kind.status(), err) }
-
-func writeJSON(w http.ResponseWriter, status int, value any) {
-	text, err := json.Marshal(value)
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
-	w.WriteHeader(status)
-	// The client is gone if this fails, and nobody else to tell.
-	_, _ = w.Write(append(text, '\n'))
 }
