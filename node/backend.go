@@ -18,25 +18,40 @@ import (
 type backend struct{ n *Node }
 
 var (
-	_ admin.Cluster  = backend{}
-	_ admin.Tokens   = backend{}
-	_ admin.Users    = backend{}
-	_ admin.Acls     = backend{}
-	_ admin.Certs    = backend{}
-	_ admin.Sessions = backend{}
-	_ admin.Settings = backend{}
-	_ admin.Clock    = backend{}
-	_ admin.Backups  = backend{}
-	_ admin.Balance  = backend{}
-	_ admin.Importer = backend{}
-	_ admin.Health   = health{}
+	_ admin.Cluster   = backend{}
+	_ admin.Tokens    = backend{}
+	_ admin.Users     = backend{}
+	_ admin.Acls      = backend{}
+	_ admin.Certs     = backend{}
+	_ admin.Sessions  = backend{}
+	_ admin.Settings  = backend{}
+	_ admin.Clock     = backend{}
+	_ admin.Backups   = backend{}
+	_ admin.Balance   = backend{}
+	_ admin.Importer  = backend{}
+	_ admin.Observer  = backend{}
+	_ admin.Clients   = backend{}
+	_ admin.Messages  = backend{}
+	_ admin.APITokens = backend{}
+	_ admin.Access    = backend{}
+	_ admin.Health    = health{}
 )
 
 func (n *Node) openAdmin(ctx context.Context) (err error) {
 	b := backend{n}
-	n.admin, err = admin.Open(ctx, admin.Config{Socket: n.cfg.Admin.Socket, HealthListen: n.cfg.Health.Listen}, admin.Deps{
-		Backend: admin.Backend{Cluster: b, Tokens: b, Users: b, Acls: b, Certs: b, Sessions: b, Settings: b, Clock: b, Backups: b, Balance: b, Importer: b},
-		Health:  health{n}, Gatherer: n.reg, Logger: n.log,
+	settings, err := n.openAPITLS()
+	if err != nil {
+		return err
+	}
+	n.admin, err = admin.Open(ctx, admin.Config{
+		Node: n.cfg.Node.ID, Socket: n.cfg.Admin.Socket, HealthListen: n.cfg.Health.Listen, APIListen: n.cfg.API.Listen,
+	}, admin.Deps{
+		Backend: admin.Backend{
+			Cluster: b, Tokens: b, Users: b, Acls: b, Certs: b, Sessions: b, Settings: b, Clock: b, Backups: b, Balance: b, Importer: b,
+			Observer: b, Clients: b, Messages: b, APITokens: b,
+		},
+		TLS: settings, Access: b,
+		Health: health{n}, Gatherer: n.reg, Logger: n.log,
 	})
 	if err != nil {
 		return err

@@ -29,6 +29,12 @@ const (
 	pathIssue    = "/v1/issue"
 	pathClock    = "/v1/clock"
 	pathShed     = "/v1/shed"
+	pathDrain    = "/v1/drain"
+	pathRates    = "/v1/rates"
+	pathClients  = "/v1/clients"
+	pathKick     = "/v1/kick"
+	pathComings  = "/v1/comings"
+	pathTopics   = "/v1/topics"
 )
 
 // controlTimeout bounds one call.
@@ -48,6 +54,12 @@ func (n *Node) openControl(context.Context) error {
 	serve(control, pathIssue, n.serveIssue)
 	serve(control, pathClock, n.serveClock)
 	serve(control, pathShed, n.serveShed)
+	serve(control, pathDrain, n.serveDrain)
+	serve(control, pathRates, n.serveRates)
+	serve(control, pathClients, n.serveClients)
+	serve(control, pathKick, n.serveKick)
+	serve(control, pathComings, n.serveComings)
+	serve(control, pathTopics, n.serveTopics)
 	n.mesh.ServeHTTP(mesh.ProtoControl, control)
 
 	join := http.NewServeMux()

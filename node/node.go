@@ -72,6 +72,8 @@ type Node struct {
 	book      addressBook
 	events    gate
 	queues    queues
+	rates     rates
+	glance    glance
 
 	started   time.Time
 	serving   atomic.Bool

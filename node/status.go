@@ -53,6 +53,11 @@ type nodeStatus struct {
 	Lease   int64  `json:"lease_ms"`
 	Disk    string `json:"disk"`
 	Ready   bool   `json:"ready"`
+	// For the overview; a node of an older version does not tell.
+	Draining  bool           `json:"draining"`
+	Uptime    int64          `json:"uptime_s"`
+	CertUntil time.Time      `json:"cert_until"`
+	Counters  admin.Counters `json:"counters"`
 }
 
 func (n *Node) serveNode(context.Context, string, none) (nodeStatus, error) { return n.self(), nil }
@@ -63,6 +68,8 @@ func (n *Node) self() nodeStatus {
 		Applied: st.AppliedIndex, Clients: int(n.broker.Stats().Connected),
 		Version: n.deps.Version, Lease: max(0, st.LeaseLeft.Milliseconds()),
 		Disk: st.Room.String(), Ready: health{n}.Ready().Ready(),
+		Draining: n.draining.Load(), Uptime: int64(time.Since(n.started).Seconds()),
+		CertUntil: n.identity.NotAfter(), Counters: n.counters(),
 	}
 }
 
@@ -72,7 +79,12 @@ const askTimeout = time.Second
 // Status implements admin.Cluster: what this node knows, and what the others
 // answer when asked.
 func (b backend) Status(ctx context.Context) (admin.Status, error) {
-	n := b.n
+	out, _ := b.n.survey(ctx)
+	return out, nil
+}
+
+// survey is Status with what the members told, in the order of the members.
+func (n *Node) survey(ctx context.Context) (admin.Status, []nodeStatus) {
 	st := n.consensus.Status()
 	name, _ := n.store.Setting(settingClusterName)
 	out := admin.Status{
@@ -83,9 +95,10 @@ func (b backend) Status(ctx context.Context) (admin.Status, error) {
 	}
 	members := n.store.Members()
 	out.Members = make([]admin.Member, len(members))
+	told := make([]nodeStatus, len(members))
 	var wg sync.WaitGroup
 	for i, m := range members {
-		wg.Go(func() { out.Members[i] = n.describe(ctx, m, st.Leader) })
+		wg.Go(func() { out.Members[i], told[i] = n.describe(ctx, m, st.Leader) })
 	}
 	wg.Wait()
 	up, all := 0, 0
@@ -98,11 +111,11 @@ func (b backend) Status(ctx context.Context) (admin.Status, error) {
 		}
 	}
 	out.Quorum = st.Leader != "" && up > all/2
-	return out, nil
+	return out, told
 }
 
 // describe asks a member how it is.
-func (n *Node) describe(ctx context.Context, m *logpb.Member, leader string) admin.Member {
+func (n *Node) describe(ctx context.Context, m *logpb.Member, leader string) (admin.Member, nodeStatus) {
 	out := admin.Member{Node: m.Node, Address: m.Address, Role: admin.RoleNonVoter, Lease: -1, Version: m.Version, Level: m.Level}
 	switch {
 	case m.Node == leader:
@@ -112,11 +125,11 @@ func (n *Node) describe(ctx context.Context, m *logpb.Member, leader string) adm
 	}
 	s, err := n.ask(ctx, m.Node)
 	if err != nil {
-		return out
+		return out, nodeStatus{}
 	}
 	out.Up, out.Applied, out.Clients, out.Version, out.Lease = true, s.Applied, s.Clients, s.Version, s.Lease
 	out.Disk = s.Disk
-	return out
+	return out, s
 }
 
 // ListSessions implements admin.Sessions.
