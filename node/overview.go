@@ -104,7 +104,10 @@ func alarms(o *admin.Overview, ends []certEnd) []admin.Alarm {
 	add := func(level, kind, node, format string, args ...any) {
 		all = append(all, admin.Alarm{Level: level, Kind: kind, Node: node, Text: fmt.Sprintf(format, args...)})
 	}
+	up, voters := countVoters(o)
 	switch {
+	case o.Leader == "" && up > voters/2:
+		add(admin.AlarmWarning, "electing", "", "No leader is known although a majority of the voters answers: an election is under way, and nothing is acknowledged until it ends.")
 	case o.Leader == "":
 		add(admin.AlarmCritical, "no_leader", "", "No leader is known: nothing is acknowledged. Bring back a majority of the voters.")
 	case !o.Quorum:
@@ -152,13 +155,23 @@ func nodeAlarms(add addAlarm, o *admin.Overview, r *admin.NodeReport) {
 	}
 }
 
-func clusterAlarms(add addAlarm, o *admin.Overview) {
-	voters := 0
-	versions := map[string]bool{}
+// countVoters counts the voters that answer, and all of them.
+func countVoters(o *admin.Overview) (up, all int) {
 	for _, r := range o.Nodes {
 		if r.Role != admin.RoleNonVoter {
-			voters++
+			all++
+			if r.Up {
+				up++
+			}
 		}
+	}
+	return up, all
+}
+
+func clusterAlarms(add addAlarm, o *admin.Overview) {
+	_, voters := countVoters(o)
+	versions := map[string]bool{}
+	for _, r := range o.Nodes {
 		if r.Version != "" {
 			versions[r.Version] = true
 		}

@@ -36,6 +36,7 @@ func TestAlarms(t *testing.T) {
 		{"two are down", func(o *admin.Overview) {
 			o.Leader, o.Quorum, o.Nodes[1].Up, o.Nodes[2].Up = "", false, false, false
 		}, nil, []string{"critical no_leader ", "critical node_down b", "critical node_down c"}},
+		{"an election", func(o *admin.Overview) { o.Leader, o.Quorum = "", false }, nil, []string{"warning electing "}},
 		{"no quorum, and a leader that does not know yet", func(o *admin.Overview) { o.Quorum = false }, nil, []string{"critical no_quorum "}},
 		{"drained", func(o *admin.Overview) { o.Nodes[1].Draining, o.Nodes[1].Ready = true, false }, nil, []string{"notice draining b"}},
 		{"not ready", func(o *admin.Overview) { o.Nodes[1].Ready = false }, nil, []string{"warning not_ready b"}},

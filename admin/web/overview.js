@@ -82,10 +82,11 @@ function showAlarms(e, o) {
 function showFacts(e, o) {
   const voters = o.nodes.filter(n => n.role !== 'non-voter');
   const up = voters.filter(n => n.up).length;
+  const electing = !o.leader && up > voters.length / 2;
   const lag = Math.max(0, ...o.nodes.filter(n => n.up).map(n => n.lag));
   const all = [
     ['Leader', o.leader || 'none known', 'term ' + count(o.term)],
-    ['Quorum', o.quorum ? `${up} of ${voters.length}` : 'lost', o.quorum ? (up - (Math.floor(voters.length / 2) + 1) > 0
+    ['Quorum', o.quorum || electing ? `${up} of ${voters.length}` : 'lost', electing ? 'an election is under way' : o.quorum ? (up - (Math.floor(voters.length / 2) + 1) > 0
       ? plural(up - (Math.floor(voters.length / 2) + 1), 'voter may fail', 'voters may fail') : 'no voter may fail') : `${up} of ${voters.length} voters answer`],
     ['Clients', count(o.nodes.reduce((a, n) => a + (n.up ? n.clients : 0), 0)), plural(o.counts.sessions, 'session', 'sessions')],
     ['Subscriptions', count(o.counts.subscriptions), 'in the log'],
@@ -98,8 +99,8 @@ function showFacts(e, o) {
   all.forEach(([, v, more], i) => {
     const [, main, small] = e.children[i].children;
     text(main, v); text(small, more);
-    e.children[i].classList.toggle('bad', i === 0 && !o.leader || i === 1 && !o.quorum);
-    e.children[i].classList.toggle('late', i === 1 && up <= Math.floor(voters.length / 2) + 1 || i === 5 && lag > 1000);
+    e.children[i].classList.toggle('bad', i === 0 && !o.leader && !electing || i === 1 && !o.quorum && !electing);
+    e.children[i].classList.toggle('late', electing && i < 2 || i === 1 && up <= Math.floor(voters.length / 2) + 1 || i === 5 && lag > 1000);
   });
 }
 
