@@ -153,7 +153,8 @@ func TestTraceDrops(t *testing.T) {
 			if got.Why != reason || got.Topic != "drop/1" {
 				t.Errorf("dropped: %+v", got)
 			}
-			if n := n.broker.Stats().Dropped; n != 1 {
+			// The writer may have taken the first from the queue by then, or not.
+			if n := n.broker.Stats().Dropped; n != 1 && !(reason == dropQueueFull && n == 2) {
 				t.Errorf("%d were counted", n)
 			}
 			n.unleased.Store(false)

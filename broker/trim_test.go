@@ -77,7 +77,7 @@ func TestTrimWhileServed(t *testing.T) {
 		s := connect(t, c.nodes[0], 5, "s", persistent, receiveMaximum(1))
 		s.subscribe(sub("a", qos))
 		p := connect(t, c.nodes[1], 5, "p")
-		const n = 600 // several chunks
+		const n = 2000 // chunks, of which up to one and a half are in memory
 		for i := range n {
 			p.publish("a", fmt.Sprint(i), qos, false)
 		}

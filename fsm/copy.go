@@ -85,8 +85,8 @@ type Contents struct {
 	ACLs          int `json:"acls"`
 	Certs         int `json:"certificates"`
 	Settings      int `json:"settings"`
-	Bans          int `json:"bans"`
-	Audit         int `json:"audit"`
+	Bans          int `json:"bans,omitempty"`
+	Audit         int `json:"audit,omitempty"`
 	Sessions      int `json:"sessions"`
 	Connected     int `json:"connected"` // of the sessions, when the copy was made
 	Wills         int `json:"wills"`

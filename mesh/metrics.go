@@ -44,6 +44,9 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	m.handshakes.WithLabelValues("in", "refused")
 	m.handshakes.WithLabelValues("out", "ok")
 	m.handshakes.WithLabelValues("out", "failed")
+	for _, proto := range []string{ProtoRaft, ProtoGossip, ProtoForward, ProtoControl, ProtoPack, ProtoJoin} {
+		m.panics.WithLabelValues(proto)
+	}
 	if reg == nil {
 		return m, nil
 	}

@@ -102,6 +102,9 @@ func invalid(err error) error { return &admin.Error{Kind: admin.Invalid, Msg: er
 // everywhereIn is how long a change waits for all leaseholders.
 const everywhereIn = 5 * time.Second
 
+// askAgain is how long a change waits before it asks another leader.
+const askAgain = 100 * time.Millisecond
+
 // enforcedIn is how long it waits then for connections to be ended.
 const enforcedIn = 2 * time.Second
 
@@ -121,12 +124,21 @@ func (b backend) change(ctx context.Context, item *logpb.Item) (admin.Change, er
 // everywhere waits until every leaseholder has applied the change at an index.
 func (b backend) everywhere(ctx context.Context, index uint64) (admin.Change, error) {
 	c := admin.Change{Index: index, NotApplied: []string{}}
-	missing, err := askLeader(ctx, b.n, pathApplied, c.Index, b.n.waitApplied)
-	if err != nil {
-		return c, adminError(fmt.Errorf("the change is made, but whether every node has it is not known: %w", err))
+	for until := time.Now().Add(everywhereIn); ; {
+		missing, err := askLeader(ctx, b.n, pathApplied, c.Index, b.n.waitApplied)
+		if err == nil {
+			c.NotApplied = append(c.NotApplied, missing...)
+			return c, nil
+		}
+		if ctx.Err() != nil || time.Now().After(until) {
+			return c, adminError(fmt.Errorf("the change is made, but whether every node has it is not known: %w", err))
+		}
+		// The lead has changed hands, which the change has survived.
+		select {
+		case <-ctx.Done():
+		case <-time.After(askAgain):
+		}
 	}
-	c.NotApplied = append(c.NotApplied, missing...)
-	return c, nil
 }
 
 func (n *Node) waitApplied(ctx context.Context, index uint64) ([]string, error) {

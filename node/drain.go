@@ -149,7 +149,11 @@ func (n *Node) retreat(ctx context.Context, away *retreat, d departure) (sent in
 		return 0
 	}
 	n.broker.Announce(d.forGood)
-	if !pause(ctx, n.cfg.Drain.Delay-n.away.enter(away, admin.DrainNotice)) {
+	delay := n.cfg.Drain.Delay
+	if len(n.store.Members()) < 2 {
+		delay = 0 // no balancer has another node to choose
+	}
+	if !pause(ctx, delay-n.away.enter(away, admin.DrainNotice)) {
 		return 0
 	}
 	before := int(n.broker.Stats().Connected)

@@ -387,8 +387,8 @@ func (n *Node) endSwitch(ctx context.Context) error {
 	return nil
 }
 
-// clientsOfOldCA are the client certificates in force that were issued before the
-// new CA was made.
+// clientsOfOldCA are the client certificates in force that were issued before the new
+// CA was made, or in the same second, of who has none that was issued after that.
 func (n *Node) clientsOfOldCA(rec caRecord) (out []*logpb.Cert) {
 	certs, err := mtls.ParseCertificates("the record of the CAs", rec.Trusted)
 	if err != nil {
@@ -401,12 +401,17 @@ func (n *Node) clientsOfOldCA(rec caRecord) (out []*logpb.Cert) {
 		}
 	}
 	now := time.Now().Unix()
+	renewed := map[string]bool{}
 	for _, c := range n.store.Certs() {
-		if c.Kind == kindClient && !c.Revoked && c.NotAfter > now && c.NotBefore < since {
+		switch {
+		case c.Kind != kindClient || c.Revoked || c.NotAfter <= now:
+		case c.NotBefore > since:
+			renewed[c.Subject] = true
+		default:
 			out = append(out, c)
 		}
 	}
-	return out
+	return slices.DeleteFunc(out, func(c *logpb.Cert) bool { return renewed[c.Subject] })
 }
 
 // driveCA is the leader's part of a rotation that a command has not seen through.

@@ -42,7 +42,7 @@ func syslogAddress(text string) (network, address string, err error) {
 		return "unixgram", "/dev/log", nil
 	case "unix":
 		if rest == "" {
-			return "", "", fmt.Errorf("is %q: write the path of the socket after unix:", text)
+			return "", "", fmt.Errorf("is %q: write unix: and the path of the socket", text)
 		}
 		return "unixgram", rest, nil
 	case "udp", "tcp":

@@ -64,6 +64,14 @@ func newMetrics(reg prometheus.Registerer, name string) (*metrics, error) {
 	if err != nil {
 		return nil, err
 	}
+	// They are there before anybody is refused, so that an alert on them can be told from
+	// one on a name that does not exist.
+	for _, reason := range []string{
+		reasonRate, reasonMax, reasonNodeMax, reasonMemory, reasonBudget, reasonTooMuch, reasonTimeout,
+		reasonProxy, reasonTLS, reasonWebSocket, reasonShutdown, reasonConnection,
+	} {
+		refused.WithLabelValues(name, reason)
+	}
 	return &metrics{
 		open:         open.WithLabelValues(name),
 		accepted:     accepted.WithLabelValues(name),

@@ -42,7 +42,11 @@ func TestNodeCertificatesRenew(t *testing.T) {
 		return out
 	}
 	before := until()
-	for _, at := range []time.Duration{21 * day, 42 * day} {
+	steps := []time.Duration{21 * day}
+	if long() {
+		steps = append(steps, 42*day) // a minute more: what was renewed is renewed, too
+	}
+	for _, at := range steps {
 		for _, n := range c.Nodes {
 			n.setWall(at)
 		}

@@ -125,7 +125,7 @@ func TestRepair(t *testing.T) {
 		a.CLI("user", "rm", "goes")
 		a.CLI("user", "disable", "changes")
 		a.CLI("acl", "set", "user:changes", "deny both #")
-		a.CLI("acl", "set", "user:goes") // none
+		a.CLI("acl", "set", "user:goes", "--clear")
 		a.CLI("retained", "clear", "kept/#")
 		p.Pub("kept/1", 1, true, "newer")
 		p.Pub("new/1", 1, true, "later")

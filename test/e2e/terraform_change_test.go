@@ -267,40 +267,51 @@ func (c *siteCrowd) mark(name string) time.Duration {
 	return c.run.fault(history.Mark).At
 }
 
-// judgeAway fails if a client was without a connection for too long since start.
+// judgeAway fails if a client was without a connection for too long since start. Whom the
+// balancing has just sent away may still be on the way.
 func (c *siteCrowd) judgeAway(change string, start time.Duration) {
 	c.s.t.Helper()
-	lost := map[string]time.Duration{}
-	var longest, since time.Duration
-	var who string
-	times := 0
-	events := c.run.Events()
+	var a absence
+	await(c.s.t, patience, func() bool { a = absences(c.run.Events(), start); return len(a.still) == 0 }, func() string {
+		for name, at := range a.still {
+			c.show(name, at)
+		}
+		return fmt.Sprintf("%s: these are without a connection, since: %v", change, a.still)
+	})
+	if a.times == 0 {
+		c.s.t.Errorf("%s: no client lost its connection: it shows nothing", change)
+	}
+	if a.longest > longestAway {
+		c.s.t.Errorf("%s: a client was without a connection for %v, more than %v", change, a.longest, longestAway)
+		c.show(a.who, a.since)
+	}
+	c.s.t.Logf("%s: %d connections were lost; the longest time without one was %v", change, a.times, a.longest.Round(time.Millisecond))
+}
+
+// absence is how often and for how long clients were without a connection.
+type absence struct {
+	times          int
+	longest, since time.Duration
+	who            string
+	still          map[string]time.Duration // who has none, since when
+}
+
+func absences(events []history.Event, start time.Duration) absence {
+	a := absence{still: map[string]time.Duration{}}
 	for _, e := range events {
 		switch {
 		case e.At < start:
 		case e.Kind == history.Lost:
-			lost[e.History] = e.At
-			times++
-		case e.Kind == history.Connected && lost[e.History] > 0:
-			if gap := e.At - lost[e.History]; gap > longest {
-				longest, who = gap, e.History
-				since = lost[who]
+			a.still[e.History] = e.At
+			a.times++
+		case e.Kind == history.Connected && a.still[e.History] > 0:
+			if gap := e.At - a.still[e.History]; gap > a.longest {
+				a.longest, a.who, a.since = gap, e.History, a.still[e.History]
 			}
-			delete(lost, e.History)
+			delete(a.still, e.History)
 		}
 	}
-	for name, at := range lost {
-		c.s.t.Errorf("%s: %s is still without a connection after %v", change, name, events[len(events)-1].At-at)
-		c.show(name, at)
-	}
-	if times == 0 {
-		c.s.t.Errorf("%s: no client lost its connection: it shows nothing", change)
-	}
-	if longest > longestAway {
-		c.s.t.Errorf("%s: a client was without a connection for %v, more than %v", change, longest, longestAway)
-		c.show(who, since)
-	}
-	c.s.t.Logf("%s: %d connections were lost; the longest time without one was %v", change, times, longest.Round(time.Millisecond))
+	return a
 }
 
 // judgeOnce fails if since start a client was refused, or sent away more than once: it was

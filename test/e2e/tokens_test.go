@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -43,9 +44,7 @@ func (i *tokenIssuer) rotate(t *testing.T) {
 func (i *tokenIssuer) token(t *testing.T, claims map[string]any) string {
 	t.Helper()
 	all := map[string]any{"iss": "https://login.example.org", "aud": "mqtt", "sub": "gw7", "exp": time.Now().Add(time.Hour).Unix()}
-	for k, v := range claims {
-		all[k] = v
-	}
+	maps.Copy(all, claims)
 	part := func(v any) string {
 		text, err := json.Marshal(v)
 		if err != nil {

@@ -5,6 +5,7 @@ package fakeaws
 import (
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -107,13 +108,13 @@ func (c *Cloud) Alarms() (out []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, a := range c.all("alarm") {
-		what := a.text("MetricName")
+		what := []string{a.text("MetricName")}
 		for _, d := range a.records("Dimensions") {
 			if d["Name"] == "Node" {
-				what += " " + d.text("Value")
+				what = append(what, d.text("Value"))
 			}
 		}
-		out = append(out, what)
+		out = append(out, strings.Join(what, " "))
 	}
 	slices.Sort(out)
 	return out

@@ -122,7 +122,7 @@ func TestTheSameCommandsInChinese(t *testing.T) {
 func anchors(text string) (out []string) {
 	for _, m := range regexp.MustCompile(`(?m)^#+ (.+)$`).FindAllStringSubmatch(text, -1) {
 		name := strings.ToLower(m[1])
-		name = regexp.MustCompile("[^\\p{L}\\p{N}_ -]").ReplaceAllString(name, "")
+		name = regexp.MustCompile(`[^\p{L}\p{N}_ -]`).ReplaceAllString(name, "")
 		out = append(out, strings.ReplaceAll(name, " ", "-"))
 	}
 	return out

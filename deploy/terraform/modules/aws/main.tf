@@ -173,6 +173,7 @@ locals {
       values = {
         NODE             = name
         FIRST            = local.names[0]
+        SERVING_ONLY     = contains(slice(local.names, 0, var.voters), name) ? "" : "yes"
         CLUSTER          = var.name
         ADDRESS          = aws_network_interface.node[name].private_ip
         MESH_PORT        = local.mesh_port

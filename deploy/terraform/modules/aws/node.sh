@@ -173,6 +173,8 @@ others() {
 # disk; and where a node answers, there is one whatever the parameter says.
 member() {
   local reply token peers peer
+  local -a how=()
+  [ -z "$SERVING_ONLY" ] || how=(--serving-only)
   reply=$(get join-token) || return
   token=$(field Value <<<"$reply")
   peers=$(others) || return
@@ -187,8 +189,8 @@ member() {
   fi
   for peer in $peers; do
     # Its name is taken if its disk was lost; a node that is up is never replaced.
-    as_node join "$peer:$MESH_PORT" --token - <<<"$token" >/dev/null && return
-    as_node join "$peer:$MESH_PORT" --token - --replace "$NODE" <<<"$token" >/dev/null && return
+    as_node join "$peer:$MESH_PORT" "${how[@]}" --token - <<<"$token" >/dev/null && return
+    as_node join "$peer:$MESH_PORT" "${how[@]}" --token - --replace "$NODE" <<<"$token" >/dev/null && return
   done
   return 1
 }

@@ -77,7 +77,7 @@ variable "voters" {
 }
 
 variable "serving_nodes" {
-  description = "How many more nodes there are, that serve clients."
+  description = "How many more nodes there are, that serve clients and never vote."
   type        = number
   default     = 0
 
