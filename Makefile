@@ -56,6 +56,8 @@ export TF_PLUGIN_DIR ?=
 AWS_ROOT ?= deploy/terraform/roots/aws
 E2E_PARALLEL ?= 4
 PREVIOUS ?=
+DASHBOARD_CLIENTS ?= 300
+SCREENSHOTS ?=
 CHAOS_PLANS ?= 20
 CHAOS_DURATION ?= 90s
 SIM_SCHEDULES ?= 300
@@ -174,6 +176,11 @@ quickstart: build ## the README's three machines, as it stands (needs haproxy, m
 .PHONY: park
 park: build ## 15,000 clients before three nodes and HAProxy, a node killed, a storm; PARK_CLIENTS, PARK_FLAGS (needs haproxy)
 	$(GO) run ./test/park -mqcluster $(PROGRAM) -clients $(PARK_CLIENTS) $(PARK_FLAGS)
+
+.PHONY: dashboard
+dashboard: build ## the dashboard of a real cluster, driven in Chromium; DASHBOARD_CLIENTS (300), SCREENSHOTS=folder
+	cd test/dashboard && $(GO) vet ./... && $(e2e) DASHBOARD_CLIENTS='$(DASHBOARD_CLIENTS)' SCREENSHOTS='$(if $(SCREENSHOTS),$(abspath $(SCREENSHOTS)))' \
+	  $(call gotest,-count=1 -v -timeout 10m $(test_flags) ./...,dashboard)
 
 .PHONY: conformance
 conformance: build ## the Eclipse Paho suites, also while nodes are killed; PAHO=interoperability folder of paho.mqtt.testing

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -19,13 +20,18 @@ import (
 
 // Config says where a Server listens. An empty address opens nothing.
 type Config struct {
+	Node         string // this node's id
 	Socket       string // path of the Unix socket of the API
 	HealthListen string // host:port of the probes and metrics
+	APIListen    string // host:port of the API with TLS, and of the dashboard
 }
 
 // Deps are what a Server serves.
 type Deps struct {
-	Backend  Backend
+	Backend Backend
+	// TLS and Access are needed for APIListen.
+	TLS      *tls.Config
+	Access   Access
 	Health   Health
 	Gatherer prometheus.Gatherer
 	Logger   *slog.Logger
@@ -37,11 +43,15 @@ type Server struct {
 	auditor Auditor
 	health  net.Listener
 	socket  net.Listener
+	api     net.Listener
 	servers []*http.Server
 	serving sync.WaitGroup
 	stop    context.CancelFunc
-	closing sync.Once
-	err     error
+	// watching ends when the server begins to close.
+	watching context.Context //nolint:containedctx // it is the server's life
+	unwatch  context.CancelFunc
+	closing  sync.Once
+	err      error
 }
 
 // Bounds of one HTTP connection.
@@ -58,6 +68,8 @@ func Open(ctx context.Context, config Config, deps Deps) (*Server, error) {
 	// Requests outlive the context of Open but not Close.
 	base, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.stop = stop
+	s.watching, s.unwatch = context.WithCancel(base)
+	api := s.apiHandler(deps.Backend)
 	if config.Socket != "" {
 		listener, err := listenUnix(ctx, config.Socket)
 		if err != nil {
@@ -65,7 +77,13 @@ func Open(ctx context.Context, config Config, deps Deps) (*Server, error) {
 			return nil, err
 		}
 		s.socket = listener
-		s.serve(base, listener, s.apiHandler(deps.Backend))
+		s.serve(base, listener, api)
+	}
+	if config.APIListen != "" {
+		if err := s.openSecure(ctx, base, config, deps, api); err != nil {
+			_ = s.Close()
+			return nil, err
+		}
 	}
 	if config.HealthListen != "" {
 		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", config.HealthListen)
@@ -101,6 +119,7 @@ func (s *Server) Close() error {
 	s.closing.Do(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 		defer cancel()
+		s.unwatch()
 		var errs []error
 		// Only those who wait on a context end by themselves: give the others
 		// the grace first.

@@ -291,7 +291,7 @@ func TestLongChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const long = 2 * time.Hour
 		s := &Server{log: slog.New(slog.DiscardHandler)}
-		mux := http.NewServeMux()
+		mux := newMux()
 		change(s, mux, opDrain, func(ctx context.Context, _ DrainRequest) (DrainResult, error) {
 			select {
 			case <-ctx.Done():

@@ -20,7 +20,7 @@ type Auditor interface {
 
 // Asked is a change that somebody asked for. It has no secret in it.
 type Asked struct {
-	Actor     string // such as "uid 0 (root)"
+	Actor     string // such as "uid 0 (root)", "token ci" or "certificate jo"
 	Operation string // such as "user/add"
 	Subject   string // whom or what it is about
 	Detail    string // what is to be changed
@@ -60,12 +60,19 @@ func withPeer(ctx context.Context, c net.Conn) context.Context {
 
 // asked begins the audit of a request.
 func asked(ctx context.Context, op string, request any) (context.Context, *Asked) {
-	actor, _ := ctx.Value(actorKey{}).(string)
-	if actor == "" {
-		actor = "unknown"
-	}
-	a := &Asked{Actor: actor, Operation: op, Subject: subject(request), Detail: detail(request)}
+	a := &Asked{Actor: actorOf(ctx), Operation: op, Subject: subject(request), Detail: detail(request)}
 	return context.WithValue(ctx, askedKey{}, a), a
+}
+
+// actorOf is who makes the request of ctx.
+func actorOf(ctx context.Context) string {
+	if p, ok := ctx.Value(principalKey{}).(Principal); ok {
+		return p.actor() // who came by the network
+	}
+	if actor, _ := ctx.Value(actorKey{}).(string); actor != "" {
+		return actor
+	}
+	return "unknown"
 }
 
 // detail is what a request is to change, without passwords, hashes and keys.
@@ -91,6 +98,18 @@ func detail(request any) string {
 		if r.Quota != nil {
 			add("limits %+v", *r.Quota)
 		}
+	case userPutQuery:
+		return detail(UserSet{Password: r.As.Password, Disabled: r.As.Disabled, Roles: r.As.Roles})
+	case aclPutQuery:
+		return detail(Acl{Rules: r.As.Rules})
+	case subjectQuery:
+		return detail(Acl{})
+	case drainQuery:
+		add("%d clients a second, within %d s", r.How.Rate, r.How.Timeout)
+	case nodeQuery:
+		return detail(DrainRequest{Off: true})
+	case apiTokenQuery:
+		add("%s for %s", r.Token.Role, r.Token.TTL)
 	case Acl:
 		add("%d rules: %s", len(r.Rules), strings.Join(r.Rules, "; "))
 	case AclRollback:

@@ -66,6 +66,43 @@ func TestAudited(t *testing.T) {
 	}
 }
 
+// TestAuditedOverTheNetwork: the actor is who the token or the certificate proves,
+// whichever way the change is asked for, and it is called the same both ways.
+func TestAuditedOverTheNetwork(t *testing.T) {
+	s := openSecured(t)
+	token, _ := s.tokens.add("ci", RoleAdmin)
+	anna := s.issue("anna")
+	for _, a := range []ask{
+		{method: "POST", path: "/v1/user/add", body: `{"name":"x","roles":["r"]}`, token: token},
+		{method: "PUT", path: "/v1/users/y", body: `{"password":"dmVyeSBzZWNyZXQ=","roles":["r"]}`, token: token},
+		{method: "GET", path: "/v1/users", token: token},
+		{method: "POST", path: "/v1/publish", body: `{"topic":"a","text":"x"}`, token: token},
+		{method: "POST", path: "/v1/api-tokens", body: `{"name":"deploy","role":"viewer"}`, token: token},
+		{method: "PUT", path: "/v1/nodes/a/drain", body: `{"rate":5}`, cert: &anna},
+		{method: "DELETE", path: "/v1/nodes/a/drain", cert: &anna},
+		{method: "DELETE", path: "/v1/clients/c", cert: &anna},
+		{method: "POST", path: "/v1/session/kick", body: `{"name":"c"}`, cert: &anna},
+	} {
+		if got := s.status(a); got != 200 {
+			t.Fatalf("%s %s: %d", a.method, a.path, got)
+		}
+	}
+	s.book.mu.Lock()
+	defer s.book.mu.Unlock()
+	want := []string{
+		"token ci|user/add|x|roles r|<nil>",
+		"token ci|user/set|y|password, roles r|<nil>",
+		"token ci|api-token/create|deploy|viewer for 0s|<nil>",
+		"certificate anna|drain|a|5 clients a second, within 0 s|<nil>",
+		"certificate anna|drain|a|off true, stop false|<nil>",
+		"certificate anna|session/kick|c||<nil>",
+		"certificate anna|session/kick|c||<nil>",
+	}
+	if diff := cmp.Diff(want, s.book.told); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // refusingUsers takes new users only.
 type refusingUsers struct{ Users }
 

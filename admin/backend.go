@@ -31,6 +31,11 @@ type Backend struct {
 	Tracer   Tracer
 	Topper   Topper
 
+	Observer  Observer
+	Clients   Clients
+	Messages  Messages
+	APITokens APITokens
+
 	Authority Authority
 	Doctor    Doctor
 }
@@ -426,7 +431,10 @@ const (
 	Invalid     Kind = "invalid"     // the request makes no sense
 	Unavailable Kind = "unavailable" // no quorum, no lease: try again
 	Denied      Kind = "denied"
-	Internal    Kind = "internal"
+	// Unauthenticated: it is not known who asks. TooMany: ask more slowly.
+	Unauthenticated Kind = "unauthenticated"
+	TooMany         Kind = "too_many"
+	Internal        Kind = "internal"
 )
 
 // Error is an error for the operator: one sentence with cause and remedy.

@@ -105,9 +105,9 @@ func (c *Client) Backup(ctx context.Context, r BackupRequest, w io.Writer) error
 	if err != nil {
 		return err
 	}
-	post, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://node/v1/"+opBackup, bytes.NewReader(body))
+	post, err := c.request(ctx, http.MethodPost, opBackup, body)
 	if err != nil {
-		return fmt.Errorf("the request of %s cannot be made: %w", opBackup, err)
+		return err
 	}
 	response, err := c.http.Do(post)
 	if err != nil {

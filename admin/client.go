@@ -3,6 +3,7 @@ package admin
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,13 +12,25 @@ import (
 	"net"
 	"net/http"
 	"syscall"
+	"time"
 )
 
 // Client calls the API of the node that listens on one socket. It is safe for
 // concurrent use and keeps no connection that would have to be closed.
 type Client struct {
-	socket string
+	socket string // or the address of the API on the network, for errors
+	base   string // before /v1/
+	token  string
 	http   *http.Client
+}
+
+// NewRemoteClient returns a Client of the API on the network: base is such as
+// https://node1.example.org:9443. Without a token settings has to have a client
+// certificate.
+func NewRemoteClient(base, token string, settings *tls.Config) *Client {
+	return &Client{socket: base, base: base, token: token, http: &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true, TLSClientConfig: settings, TLSHandshakeTimeout: 10 * time.Second, Proxy: http.ProxyFromEnvironment,
+	}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
 }
 
 // NewClient returns a Client; nothing is dialled yet.
@@ -28,23 +41,46 @@ func NewClient(socket string) *Client {
 			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 		},
 	}
-	return &Client{socket: socket, http: &http.Client{Transport: transport}}
+	return &Client{socket: socket, base: "http://node", http: &http.Client{Transport: transport}}
 }
 
 // call posts a request and decodes the answer. Errors: *Error of the node, or
 // one that wraps ErrNoNode.
 func call[A any](ctx context.Context, c *Client, op string, request any) (A, error) {
-	var answer A
-	body, err := json.Marshal(request)
+	return exchange[A](ctx, c, http.MethodPost, op, request)
+}
+
+// request makes a request of an operation.
+func (c *Client) request(ctx context.Context, method, op string, body []byte) (*http.Request, error) {
+	r, err := http.NewRequestWithContext(ctx, method, c.base+"/v1/"+op, bytes.NewReader(body))
 	if err != nil {
-		return answer, fmt.Errorf("the request of %s cannot be encoded: %w", op, err)
+		return nil, fmt.Errorf("the request of %s cannot be made: %w", op, err)
+	}
+	if c.token != "" {
+		r.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	return r, nil
+}
+
+// exchange sends a request, nil for none, and decodes the answer. Errors are those of
+// call.
+func exchange[A any](ctx context.Context, c *Client, method, op string, request any) (A, error) {
+	var answer A
+	var body []byte
+	if request != nil {
+		var err error
+		if body, err = json.Marshal(request); err != nil {
+			return answer, fmt.Errorf("the request of %s cannot be encoded: %w", op, err)
+		}
 	}
 	defer clear(body) // it may hold a password
-	post, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://node/v1/"+op, bytes.NewReader(body))
+	post, err := c.request(ctx, method, op, body)
 	if err != nil {
-		return answer, fmt.Errorf("the request of %s cannot be made: %w", op, err)
+		return answer, err
 	}
-	post.Header.Set("Content-Type", "application/json")
+	if request != nil {
+		post.Header.Set("Content-Type", "application/json")
+	}
 	response, err := c.http.Do(post)
 	if err != nil {
 		return answer, c.explain(ctx, err)
@@ -74,6 +110,8 @@ func (c *Client) explain(ctx context.Context, err error) error {
 		return fmt.Errorf("interrupted: %w", err)
 	case ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded):
 		return &Error{Unavailable, "the node did not answer in time: raise --timeout, or look into its log"}
+	case c.base == c.socket:
+		return fmt.Errorf("the API at %s cannot be used: check --api, --ca-file and whether the node runs: %w", c.base, err)
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("%w %s", ErrNoNode, c.socket)
 	case errors.Is(err, fs.ErrPermission):

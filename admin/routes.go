@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"reflect"
 	"time"
 )
 
@@ -71,8 +72,9 @@ type pemText struct {
 type nothing struct{}
 
 // apiHandler serves the operations of b.
-func (s *Server) apiHandler(b Backend) http.Handler {
-	mux := http.NewServeMux()
+func (s *Server) apiHandler(b Backend) *mux {
+	mux := newMux()
+	s.resources(mux, b)
 	if c := b.Cluster; c != nil {
 		read(s, mux, opStatus, func(ctx context.Context, _ nothing) (Status, error) { return c.Status(ctx) })
 		change(s, mux, opLeave, c.Leave)
@@ -179,39 +181,70 @@ func (s *Server) apiHandler(b Backend) http.Handler {
 		read(s, mux, opTop, func(ctx context.Context, _ nothing) (Top, error) { return t.Top(ctx) })
 	}
 	if t := b.Tracer; t != nil {
-		mux.HandleFunc("POST /v1/"+opTrace, s.serveTrace(t))
+		r := programRoute[TraceRequest, TraceStep](opTrace)
+		r.stream, r.kind = true, "application/octet-stream"
+		mux.add(r, s.serveTrace(t))
 	}
 	if v := b.Verifier; v != nil {
 		read(s, mux, opVerify, func(ctx context.Context, _ nothing) (Verification, error) { return v.Verify(ctx) })
 	}
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+	mux.ServeMux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeError(w, &Error{NotFound, fmt.Sprintf("this node has no operation %s %s: use the mqcluster of the same version", r.Method, r.URL.Path)})
 	})
 	return mux
 }
 
 // read serves an operation that changes nothing.
-func read[Q, A any](s *Server, mux *http.ServeMux, op string, do func(context.Context, Q) (A, error)) {
+func read[Q, A any](s *Server, mux *mux, op string, do func(context.Context, Q) (A, error)) {
 	handler := handle(s, op, do)
-	mux.HandleFunc("GET /v1/"+op, handler)
-	mux.HandleFunc("POST /v1/"+op, handler)
+	r := programRoute[Q, A](op)
+	if op != opVerify { // which costs every node a walk over all that it has
+		r.role = RoleViewer
+	}
+	mux.add(r, handler)
+	r.method, r.in = http.MethodGet, nil
+	mux.add(r, handler)
 }
 
-// change serves an operation that changes something, and logs that it ran.
-func change[Q, A any](s *Server, mux *http.ServeMux, op string, do func(context.Context, Q) (A, error)) {
-	mux.HandleFunc("POST /v1/"+op, handle(s, op, func(ctx context.Context, q Q) (A, error) {
+// programRoute is the route of an operation of the mqcluster program.
+func programRoute[Q, A any](op string) route {
+	r := route{
+		method: http.MethodPost, path: "/v1/" + op, role: RoleAdmin, summary: summaryOf(op), tag: tagProgram,
+		in: reflect.TypeFor[Q](), out: reflect.TypeFor[A](), plain: true,
+	}
+	if operators(op) {
+		r.role = RoleOperator
+	}
+	return r
+}
+
+// change serves an operation that changes something, and has it audited.
+func change[Q, A any](s *Server, mux *mux, op string, do func(context.Context, Q) (A, error)) {
+	mux.add(programRoute[Q, A](op), handle(s, op, audited(s, op, do)))
+}
+
+// audited is do with a line in the log and a record in the audit for each request,
+// made or refused.
+func audited[Q, A any](s *Server, op string, do func(context.Context, Q) (A, error)) func(context.Context, Q) (A, error) {
+	return func(ctx context.Context, q Q) (A, error) {
 		ctx, a := asked(ctx, op, q)
 		answer, err := do(ctx, q)
-		if err != nil {
-			s.log.Warn("operator's change refused", "operation", op, "subject", a.Subject, "actor", a.Actor, "err", err)
-		} else {
-			s.log.Info("operator's change done", "operation", op, "subject", a.Subject, "actor", a.Actor)
-		}
-		if s.auditor != nil {
-			s.auditor.Audited(ctx, a, err)
-		}
+		s.record(ctx, a, err)
 		return answer, err
-	}))
+	}
+}
+
+// record says what became of a change that somebody asked for.
+func (s *Server) record(ctx context.Context, a *Asked, err error) {
+	args := []any{"operation", a.Operation, "subject", a.Subject, "actor", a.Actor}
+	if err != nil {
+		s.log.Warn("operator's change refused", append(args, "err", err)...)
+	} else {
+		s.log.Info("operator's change done", args...)
+	}
+	if s.auditor != nil {
+		s.auditor.Audited(ctx, a, err)
+	}
 }
 
 // subject is whom or what a request is about, for the log.
@@ -239,8 +272,10 @@ func subject(request any) string {
 		return r.Key
 	case RetainedSet:
 		return r.Topic
+	case apiTokenQuery:
+		return r.Token.Name
 	}
-	return ""
+	return pathOf(request)
 }
 
 // handle decodes a request, calls do and encodes its answer or error.
@@ -307,21 +342,10 @@ func (k Kind) status() int {
 		return http.StatusServiceUnavailable
 	case Denied:
 		return http.StatusForbidden
+	case Unauthenticated:
+		return http.StatusUnauthorized
+	case TooMany:
+		return http.StatusTooManyRequests
 	}
 	return http.StatusInternalServerError
-}
-
-func writeError(w http.ResponseWriter, err *Error) { writeJSON(w, err.Kind.status(), err) }
-
-func writeJSON(w http.ResponseWriter, status int, value any) {
-	text, err := json.Marshal(value)
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
-	w.WriteHeader(status)
-	// The client is gone if this fails, and nobody else to tell.
-	_, _ = w.Write(append(text, '\n'))
 }

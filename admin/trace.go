@@ -60,8 +60,15 @@ func (s *Server) serveTrace(t Tracer) http.HandlerFunc {
 		}
 		out := &stream{w: w, control: http.NewResponseController(w)}
 		_ = out.control.SetReadDeadline(time.Time{}) // a connection that has none needs none taken away
-		s.log.Info("an operator traces messages", "client", q.Client, "filter", q.Filter)
-		err = t.Trace(r.Context(), q, func(steps []TraceStep) error {
+		s.log.Info("an operator traces messages", "client", q.Client, "filter", q.Filter, "actor", actorOf(r.Context()))
+		ctx, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		// A server that closes does not wait for those who look on.
+		defer context.AfterFunc(s.watching, cancel)()
+		err = t.Trace(ctx, q, func(steps []TraceStep) error {
+			if !still(ctx) {
+				return errTokenEnded
+			}
 			var lines bytes.Buffer
 			encoder := json.NewEncoder(&lines)
 			for _, step := range steps {
@@ -86,9 +93,9 @@ func (c *Client) Trace(ctx context.Context, r TraceRequest, emit func(TraceStep)
 	if err != nil {
 		return err
 	}
-	post, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://node/v1/"+opTrace, bytes.NewReader(body))
+	post, err := c.request(ctx, http.MethodPost, opTrace, body)
 	if err != nil {
-		return fmt.Errorf("the request of %s cannot be made: %w", opTrace, err)
+		return err
 	}
 	response, err := c.http.Do(post)
 	if err != nil {

@@ -85,7 +85,11 @@ type Broker struct {
 	sys        map[string]*session.Message
 	sysMatches matches // under sysMu
 
-	index    atomic.Uint64 // as told by Applied
+	index   atomic.Uint64          // as told by Applied
+	taps    atomic.Pointer[[]*tap] // nil: there is none; replaced under subMu
+	meter   atomic.Pointer[meter]  // nil: topics are not measured
+	comings comings
+
 	serving  atomic.Bool
 	unserved atomic.Int64 // tick since when not serving
 	draining atomic.Bool  // no CONNECT is accepted

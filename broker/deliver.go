@@ -32,6 +32,7 @@ func (e *encodings) frame(version, qos byte, retain bool) []byte {
 // the goroutine that applies. zero: the log keeps it for sessions for which it is
 // of QoS 0.
 func (b *Broker) deliver(pos session.Pos, m *session.Message, picks []fsm.Pick, zero bool) {
+	b.tapped(m)
 	enc := encodings{m: m}
 	t := b.applied.Get(m.Topic)
 	for i, ts := 0, b.match(t); i < len(ts); i++ {
@@ -195,8 +196,10 @@ func (c *client) message(mg *merged, enc *encodings) message {
 // came later, from another connection, does not get it: that other one may have. It
 // does not block.
 func (b *Broker) DeliverRemote(m *session.Message, asOf uint64) {
-	enc := encodings{m: b.rebase(m)}
+	m = b.rebase(m)
+	enc := encodings{m: m}
 	b.tellArrived(m)
+	b.tapped(m)
 	b.remoteMu.Lock()
 	defer b.remoteMu.Unlock()
 	ts := b.match(b.remote.Get(m.Topic))

@@ -83,6 +83,11 @@ func (c *client) flush() {
 func (b *Broker) fanOut(bt *batch) (kept bool) {
 	asOf := b.index.Load() // before any client gets any of it
 	arenas := arenas{left: bt.bytes}
+	if b.taps.Load() != nil {
+		for i := range bt.msgs {
+			b.tapped(&bt.msgs[i])
+		}
+	}
 	for i := range bt.runs {
 		r := &bt.runs[i]
 		targets := b.match(r.t)

@@ -16,9 +16,12 @@ type subscription struct {
 	logged bool
 }
 
-// entry holds the subscriptions of one filter, whose text each of them has; under
-// Broker.subMu.
-type entry struct{ subs []*subscription }
+// entry holds the subscriptions of one filter, whose text each of them has, and how
+// many taps it has; under Broker.subMu.
+type entry struct {
+	subs []*subscription
+	taps int
+}
 
 // merged is what several subscriptions of one client come to for one message
 // [MQTT-3.3.4-2].
@@ -281,7 +284,7 @@ func (b *Broker) cut(tx *routing.Tx[*entry], s *subscription) {
 	e.subs[s.at].at = s.at
 	e.subs[last] = nil
 	e.subs = e.subs[:last]
-	if last == 0 {
+	if last == 0 && e.taps == 0 {
 		tx.Delete(s.Filter)
 		b.deps.Routes.Remove(s.Filter)
 	}

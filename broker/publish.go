@@ -37,6 +37,9 @@ func (c *client) publish(frame []byte) error {
 	if !m.may {
 		return c.denied(&p, t)
 	}
+	if m := c.b.meter.Load(); m != nil {
+		m.count(t.Name, len(p.Payload))
+	}
 	scarce := c.b.deps.Scarce()
 	if (p.QoS > 0 || p.Retain) && scarce {
 		if refused, err := c.refuseScarce(t.Name, &p); refused {

@@ -20,6 +20,7 @@ func (c *client) own(cl *fsm.Claimed) {
 	b.clients[c.id] = c
 	b.mu.Unlock()
 	now := b.n.connected.Add(1)
+	b.comings.note(ClientEvent{Connected: true, Client: c.id, User: c.user, Remote: c.info.Remote})
 	for {
 		peak := b.n.peak.Load()
 		if now <= peak || b.n.peak.CompareAndSwap(peak, now) {

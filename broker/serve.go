@@ -385,6 +385,7 @@ func (c *client) finish() {
 	c.mu.Unlock()
 	b.detach(c)
 	b.n.connected.Add(-1)
+	b.comings.note(ClientEvent{Client: c.id, User: c.user, Remote: c.info.Remote, Reason: c.endedBy(lost)})
 	if due && !lost {
 		// Closing the last marks before the release keeps their order.
 		c.submitMarks()

@@ -22,6 +22,7 @@ func (b *Broker) SetSys(topic string, payload []byte) {
 	} else {
 		b.sys[topic] = m
 	}
+	b.tapped(m)
 	b.deliverZero(b.match(b.sysMatches.Get(topic)), m)
 }
 

@@ -40,6 +40,12 @@ func (a *applier) adminItem(it *logpb.Item, r *Result) error {
 		r.Err = a.tokenSpend(k.TokenSpend)
 	case *logpb.Item_TokenRevoke:
 		r.Err = a.tokenRevoke(k.TokenRevoke)
+	case *logpb.Item_ApiTokenPut:
+		r.Err = a.apiTokenPut(k.ApiTokenPut)
+	case *logpb.Item_ApiTokenRemove:
+		r.Err = a.apiTokenRemove(k.ApiTokenRemove)
+	case *logpb.Item_AdminPublish:
+		a.adminPublish(k.AdminPublish, r)
 	case *logpb.Item_MemberPut:
 		a.memberPut(k.MemberPut)
 	case *logpb.Item_MemberRemove:

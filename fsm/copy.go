@@ -58,8 +58,8 @@ func (c *Copy) Close() error {
 }
 
 // Each calls f for every record that belongs in a backup, in the order of the
-// keys, until it returns an error. Members, their pack numbers and join tokens are
-// left out: they are of this cluster, and a restored one is another. f must not
+// keys, until it returns an error. Members, their pack numbers, join tokens and
+// tokens of the admin API are left out: they are of this cluster, and a restored one is another. f must not
 // keep k and v.
 func (c *Copy) Each(f func(k, v []byte) error) (err error) {
 	it, err := c.snap.NewIter(nil)
@@ -69,7 +69,7 @@ func (c *Copy) Each(f func(k, v []byte) error) (err error) {
 	defer func() { err = errors.Join(err, it.Close()) }()
 	for ok := it.First(); ok; ok = it.Next() {
 		switch k := it.Key(); k[0] {
-		case keyMember, keyPack, keyToken:
+		case keyMember, keyPack, keyToken, keyAPIToken:
 		default:
 			if err := f(k, it.Value()); err != nil {
 				return err

@@ -34,7 +34,7 @@ import (
 
 // Level is the feature level of this binary: the newest command or setting that
 // it knows.
-const Level = LevelIdentity
+const Level = LevelAPI
 
 // Levels: 1 is the first version.
 const (
@@ -51,6 +51,8 @@ const (
 	// LevelIdentity: BanPut, BanRemove, AuditPut, AclReplace, SecretPut, Item.by,
 	// UserPut.scram and quota, certificate fields in rules, and AclVersion records.
 	LevelIdentity = 7
+	// LevelAPI: ApiTokenPut, ApiTokenRemove, AdminPublish.
+	LevelAPI = 8
 )
 
 // Config of a Store.

@@ -24,6 +24,7 @@ const (
 	keyUser         = 'u' // name               -> logpb.User
 	keyACL          = 'a' // subject            -> logpb.Acl
 	keyToken        = 't' // id                 -> logpb.Token
+	keyAPIToken     = 'y' // id                 -> logpb.ApiToken
 	keyMember       = 'n' // node               -> logpb.Member
 	keyPack         = 'p' // node               -> next pack number
 	keyCert         = 'k' // serial             -> logpb.Cert

@@ -92,6 +92,7 @@ func (st *state) loadRecords(db *pebble.DB) error {
 		into(db, keyUser, func(k string, r *logpb.User) { st.users[k] = r; users = append(users, userOf(r)) }),
 		into(db, keyACL, func(k string, r *logpb.Acl) { st.acls[k] = r; acls = append(acls, aclOf(r)) }),
 		into(db, keyToken, func(k string, r *logpb.Token) { st.tokens[k] = r }),
+		into(db, keyAPIToken, func(k string, r *logpb.ApiToken) { st.apiTokens[k] = r; st.table.api.Store(k, r) }),
 		into(db, keyCert, func(k string, r *logpb.Cert) { st.certs[k] = r; st.table.certs.Store(k, r) }),
 		each(db, keySetting, func(k, v []byte) error { st.settings[string(k)] = string(v); return nil }),
 		st.loadIdentity(db),

@@ -26,6 +26,25 @@ func (s *Store) Tokens() []*logpb.Token {
 	return list(s, func(st *state) map[string]*logpb.Token { return st.tokens })
 }
 
+// APITokens returns the tokens of the admin API, expired ones included, by id.
+func (s *Store) APITokens() []*logpb.ApiToken {
+	return list(s, func(st *state) map[string]*logpb.ApiToken { return st.apiTokens })
+}
+
+// APIToken returns a token of the admin API that has not expired by log time, or
+// nil. It does not block.
+func (s *Store) APIToken(id string) *logpb.ApiToken {
+	v, ok := s.table.Load().api.Load(id)
+	if !ok {
+		return nil
+	}
+	t := v.(*logpb.ApiToken)
+	if t.ExpiresAt != 0 && t.ExpiresAt <= s.stamp.Load() {
+		return nil
+	}
+	return t
+}
+
 // Certs returns the certificates that the cluster issued, by serial number.
 func (s *Store) Certs() []*logpb.Cert {
 	return list(s, func(st *state) map[string]*logpb.Cert { return st.certs })

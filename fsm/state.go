@@ -20,23 +20,24 @@ type state struct {
 	stamp      int64
 	lastFilter uint64
 
-	sessions map[string]*sess
-	formers  map[formerKey]*logpb.Former
-	filters  map[string]*filter // plain ones, by text
-	groups   map[string]*group  // shared ones, by text
-	members  map[string]*member
-	users    map[string]*logpb.User
-	acls     map[string]*logpb.Acl
-	tokens   map[string]*logpb.Token
-	certs    map[string]*logpb.Cert
-	settings map[string]string
-	bans     map[string]*logpb.Ban // by key without its first byte
-	banDue   int64                 // log time at which the first of them ends, 0: none does
-	versions []*logpb.AclVersion   // the oldest first
-	audit    []session.Pos         // of the records that are kept, the oldest first
-	secrets  map[string][]byte
-	limits   Limits // what settings say
-	level    uint32 // the least feature level of all members
+	sessions  map[string]*sess
+	formers   map[formerKey]*logpb.Former
+	filters   map[string]*filter // plain ones, by text
+	groups    map[string]*group  // shared ones, by text
+	members   map[string]*member
+	users     map[string]*logpb.User
+	acls      map[string]*logpb.Acl
+	tokens    map[string]*logpb.Token
+	apiTokens map[string]*logpb.ApiToken
+	certs     map[string]*logpb.Cert
+	settings  map[string]string
+	bans      map[string]*logpb.Ban // by key without its first byte
+	banDue    int64                 // log time at which the first of them ends, 0: none does
+	versions  []*logpb.AclVersion   // the oldest first
+	audit     []session.Pos         // of the records that are kept, the oldest first
+	secrets   map[string][]byte
+	limits    Limits // what settings say
+	level     uint32 // the least feature level of all members
 	// reached is the highest that level has been, from LevelIdentity on: a member that
 	// joins later, and has not told its own yet, does not take it back.
 	reached uint32
@@ -89,6 +90,7 @@ type table struct {
 	bans     *auth.Bans
 	reached  uint32
 	secrets  map[string][]byte // never changed in place
+	api      *sync.Map         // id -> *logpb.ApiToken
 	limits   Limits
 	stored   *stored
 }
@@ -96,28 +98,30 @@ type table struct {
 func newState(node string) *state {
 	count := new(stored)
 	return &state{
-		node:     node,
-		sessions: map[string]*sess{},
-		formers:  map[formerKey]*logpb.Former{},
-		filters:  map[string]*filter{},
-		groups:   map[string]*group{},
-		members:  map[string]*member{},
-		users:    map[string]*logpb.User{},
-		acls:     map[string]*logpb.Acl{},
-		tokens:   map[string]*logpb.Token{},
-		certs:    map[string]*logpb.Cert{},
-		settings: map[string]string{},
-		bans:     map[string]*logpb.Ban{},
-		secrets:  map[string][]byte{},
-		limits:   DefaultLimits(),
-		stored:   count,
-		topics:   routing.Topics[matching]{Places: topicPlaces},
+		node:      node,
+		sessions:  map[string]*sess{},
+		formers:   map[formerKey]*logpb.Former{},
+		filters:   map[string]*filter{},
+		groups:    map[string]*group{},
+		members:   map[string]*member{},
+		users:     map[string]*logpb.User{},
+		acls:      map[string]*logpb.Acl{},
+		tokens:    map[string]*logpb.Token{},
+		apiTokens: map[string]*logpb.ApiToken{},
+		certs:     map[string]*logpb.Cert{},
+		settings:  map[string]string{},
+		bans:      map[string]*logpb.Ban{},
+		secrets:   map[string][]byte{},
+		limits:    DefaultLimits(),
+		stored:    count,
+		topics:    routing.Topics[matching]{Places: topicPlaces},
 		table: &table{
 			plain:    routing.NewTrie[*filter](),
 			shared:   routing.NewTrie[[]*group](),
 			sessions: new(sync.Map),
 			certs:    new(sync.Map),
 			bans:     new(auth.Bans),
+			api:      new(sync.Map),
 			limits:   DefaultLimits(),
 			stored:   count,
 		},

@@ -40,16 +40,29 @@ var (
 	_ admin.Tracer        = backend{}
 	_ admin.Topper        = backend{}
 	_ admin.SessionRepair = backend{}
+	_ admin.Observer      = backend{}
+	_ admin.Clients       = backend{}
+	_ admin.Messages      = backend{}
+	_ admin.APITokens     = backend{}
+	_ admin.Access        = backend{}
 	_ admin.Health        = health{}
 )
 
 func (n *Node) openAdmin(ctx context.Context) (err error) {
 	b := backend{n}
-	n.admin, err = admin.Open(ctx, admin.Config{Socket: n.cfg.Admin.Socket, HealthListen: n.cfg.Health.Listen}, admin.Deps{
+	settings, err := n.openAPITLS()
+	if err != nil {
+		return err
+	}
+	n.admin, err = admin.Open(ctx, admin.Config{
+		Node: n.cfg.Node.ID, Socket: n.cfg.Admin.Socket, HealthListen: n.cfg.Health.Listen, APIListen: n.cfg.API.Listen,
+	}, admin.Deps{
 		Backend: admin.Backend{
 			Cluster: b, Tokens: b, Users: b, Acls: b, Certs: b, Sessions: b, Settings: b, Clock: b, Backups: b, Balance: b, Importer: b,
 			History: b, Bans: b, Auditor: b, Authority: b, Doctor: b, Verifier: b, Retained: b, Repair: b, Tracer: b, Topper: b,
+			Observer: b, Clients: b, Messages: b, APITokens: b,
 		},
+		TLS: settings, Access: b,
 		Health: health{n}, Gatherer: n.reg, Logger: n.log,
 	})
 	if err != nil {

@@ -24,6 +24,7 @@ func (n *Node) openChores(context.Context) error {
 		{100 * time.Millisecond, n.checkLease},
 		{time.Second, n.tellDigest},
 		{time.Second, n.watchDisk},
+		{rateStep, n.sampleRates},
 		{time.Second, n.lead},
 		{time.Second, n.fetchCA},
 		{followEvery, n.followCA},

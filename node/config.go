@@ -18,6 +18,7 @@ type Config struct {
 	ServerNames []string      `yaml:"server_names" help:"more DNS names and IP addresses for this node's certificate, such as the balancer's"`
 	Health      HealthConfig  `yaml:"health"`
 	Admin       AdminConfig   `yaml:"admin"`
+	API         APIConfig     `yaml:"api"`
 	Log         LogConfig     `yaml:"log"`
 	Limits      LimitsConfig  `yaml:"limits"`
 	Auth        AuthConfig    `yaml:"auth"`
@@ -54,6 +55,14 @@ type HealthConfig struct {
 // AdminConfig is the socket that the CLI talks to.
 type AdminConfig struct {
 	Socket string `yaml:"socket" kind:"path" help:"Unix socket of the admin API (default: admin.sock in the data directory)"`
+}
+
+// APIConfig is the admin API on the network, with the dashboard.
+type APIConfig struct {
+	Listen      string `yaml:"listen" help:"address of the admin API and the dashboard, with TLS and tokens; empty: none, only the Unix socket"`
+	CertFile    string `yaml:"cert_file" kind:"path" help:"PEM chain of api.listen (default: the node's own certificate)"`
+	KeyFile     string `yaml:"key_file" kind:"path" help:"PEM key of api.cert_file"`
+	KeyPassFile string `yaml:"key_pass_file" kind:"path" help:"file with the pass phrase of api.key_file"`
 }
 
 // LogConfig is how the node logs.

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// CheckFiles returns Problems with every file of the listeners that cannot be
+// CheckFiles returns Problems with every file of the listeners and the API that cannot be
 // used at the time now, or nil: missing, unreadable, expired, not matching, a
 // key that others may read.
 func (c *Config) CheckFiles(now time.Time) error {
@@ -22,6 +22,10 @@ func (c *Config) CheckFiles(now time.Time) error {
 		for _, err := range l.TLS.checkFiles(now) {
 			problems = append(problems, fmt.Sprintf("listener %s: %v", l.Name, err))
 		}
+	}
+	api := ListenerTLS{CertFile: c.API.CertFile, KeyFile: c.API.KeyFile, KeyPassFile: c.API.KeyPassFile}
+	for _, err := range api.checkFiles(now) {
+		problems = append(problems, fmt.Sprintf("api: %v", err))
 	}
 	if len(problems) > 0 {
 		return problems

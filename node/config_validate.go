@@ -85,6 +85,12 @@ func (c *Config) problems() Problems {
 	if c.Health.Listen != "" {
 		v.address("health.listen", c.Health.Listen)
 	}
+	if c.API.Listen != "" {
+		v.address("api.listen", c.API.Listen)
+	}
+	v.check((c.API.CertFile == "") == (c.API.KeyFile == ""), "api has only one of cert_file and key_file: give both or neither")
+	v.check(c.API.KeyPassFile == "" || c.API.KeyFile != "", "api.key_pass_file is set without api.key_file: give both")
+	v.check(c.API.CertFile == "" || c.API.Listen != "", "api.cert_file is set and api.listen is not: set the address, or remove the file")
 	v.check(len(c.Admin.Socket) <= maxSocketPath,
 		"admin.socket is longer than the %d bytes that a Unix socket may have (%s): set a shorter path", maxSocketPath, c.Admin.Socket)
 	v.oneOf("log.format", c.Log.Format, "json", "text")

@@ -33,6 +33,12 @@ const (
 	pathRotate   = "/v1/rotate"
 	pathRetire   = "/v1/retire"
 	pathEnforced = "/v1/enforced"
+	pathDrain    = "/v1/drain"
+	pathRates    = "/v1/rates"
+	pathClients  = "/v1/clients"
+	pathKick     = "/v1/kick"
+	pathComings  = "/v1/comings"
+	pathTopics   = "/v1/topics"
 )
 
 // controlTimeout bounds one call.
@@ -60,6 +66,11 @@ func (n *Node) openControl(context.Context) error {
 	n.serveVerify(control)
 	n.serveTrace(control)
 	n.serveTop(control)
+	serve(control, pathDrain, n.serveDrain)
+	serve(control, pathRates, n.serveRates)
+	serve(control, pathClients, n.serveClients)
+	serve(control, pathComings, n.serveComings)
+	serve(control, pathTopics, n.serveTopics)
 	n.mesh.ServeHTTP(mesh.ProtoControl, control)
 
 	join := http.NewServeMux()

@@ -36,6 +36,20 @@ type retreat struct {
 func (r *retreats) begin() *retreat {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	return r.beginLocked()
+}
+
+// first is begin, and nil if there is a retreat already.
+func (r *retreats) first() *retreat {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.now != nil {
+		return nil
+	}
+	return r.beginLocked()
+}
+
+func (r *retreats) beginLocked() *retreat {
 	if r.now == nil {
 		r.now = &retreat{phase: admin.DrainLead}
 		r.now.ctx, r.now.cancel = context.WithCancel(context.Background())
@@ -121,7 +135,11 @@ func (b backend) Drain(ctx context.Context, r admin.DrainRequest) (admin.DrainRe
 // serves on, also who comes: a client that was sent away before its balancer has
 // noticed would be put back here. undrain, and the end of ctx, end it where it is.
 func (n *Node) drain(ctx context.Context, d departure) (sent int) {
-	away := n.away.begin()
+	return n.retreat(ctx, n.away.begin(), d)
+}
+
+// retreat is drain, which away has counted in.
+func (n *Node) retreat(ctx context.Context, away *retreat, d departure) (sent int) {
 	defer away.drains.Done()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

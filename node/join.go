@@ -147,7 +147,7 @@ func certificateNames(cfg Config) []string {
 	if h, err := os.Hostname(); err == nil {
 		names = append(names, h)
 	}
-	hosts := []string{cfg.Mesh.Advertise}
+	hosts := []string{cfg.Mesh.Advertise, cfg.API.Listen}
 	for _, l := range cfg.Listeners {
 		hosts = append(hosts, l.Address)
 	}

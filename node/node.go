@@ -87,6 +87,8 @@ type Node struct {
 	topping   topping
 	counts    atomic.Pointer[fsm.Counts] // of the last publishSys
 	issued    issuedCerts
+	rates     rates
+	glance    glance
 
 	started   time.Time
 	serving   atomic.Bool

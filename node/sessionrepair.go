@@ -10,8 +10,6 @@ import (
 	"github.com/mqcluster/mqcluster/session"
 )
 
-const pathKick = "/v1/kick"
-
 // kickReason is MQTT 5's "administrative action".
 const kickReason = 0x98
 
@@ -75,30 +73,40 @@ func (b backend) countQueue(ctx context.Context, client string) (messages int, b
 	return messages, bytes, true, nil
 }
 
-// KickClient implements admin.SessionRepair.
+// KickClient implements admin.SessionRepair. A client that has gone meanwhile is as
+// good.
 func (b backend) KickClient(ctx context.Context, client string) (admin.Kicked, error) {
-	s := b.n.store.Session(client)
+	node, _, err := b.n.kick(ctx, client)
+	if err == nil && node == "" {
+		err = &admin.Error{Kind: admin.NotFound, Msg: fmt.Sprintf("client %q is not connected: mqcluster session list shows who is", client)}
+	}
+	return admin.Kicked{Node: node}, err
+}
+
+// kick closes the connection of a client on the node that the log names, and tells
+// whether it was there; node is empty where the log knows of none.
+func (n *Node) kick(ctx context.Context, client string) (node string, was bool, err error) {
+	s := n.store.Session(client)
 	if s == nil || s.Owner == "" {
-		return admin.Kicked{}, &admin.Error{Kind: admin.NotFound, Msg: fmt.Sprintf("client %q is not connected: mqcluster session list shows who is", client)}
+		return "", false, nil
 	}
-	out := admin.Kicked{Node: s.Owner}
-	if s.Owner == b.n.cfg.Node.ID {
-		_, err := b.n.serveKick(ctx, "", kickRequest{client})
-		return out, adminError(err)
+	if was, err = askOne(ctx, n, s.Owner, pathKick, kickRequest{client}, n.serveKick); err != nil {
+		return s.Owner, false, peerError(s.Owner, err)
 	}
-	return out, adminError(b.n.call(ctx, s.Owner, pathKick, kickRequest{client}, &none{}))
+	return s.Owner, was, nil
 }
 
 type kickRequest struct {
 	Client string `json:"client"`
 }
 
-// serveKick closes a connection here. One that has gone meanwhile is as good.
-func (n *Node) serveKick(_ context.Context, _ string, r kickRequest) (none, error) {
-	if n.broker.Kick(r.Client, kickReason) {
+// serveKick closes a connection here, and tells whether there was one.
+func (n *Node) serveKick(_ context.Context, _ string, r kickRequest) (bool, error) {
+	was := n.broker.Kick(r.Client, kickReason)
+	if was {
 		n.log.Info("a client was sent away at an operator's word", "client", r.Client)
 	}
-	return none{}, nil
+	return was, nil
 }
 
 // PurgeSession implements admin.SessionRepair.

@@ -58,6 +58,11 @@ type nodeStatus struct {
 	Disk    string `json:"disk"`
 	Ready   bool   `json:"ready"`
 	Now     int64  `json:"now_us"` // wall clock
+	// For the overview; a node of an older version does not tell.
+	Draining  bool           `json:"draining"`
+	Uptime    int64          `json:"uptime_s"`
+	CertUntil time.Time      `json:"cert_until"`
+	Counters  admin.Counters `json:"counters"`
 }
 
 func (n *Node) serveNode(context.Context, string, none) (nodeStatus, error) { return n.self(), nil }
@@ -68,6 +73,8 @@ func (n *Node) self() nodeStatus {
 		Applied: st.AppliedIndex, Clients: int(n.broker.Stats().Connected),
 		Version: n.deps.Version, Lease: max(0, st.LeaseLeft.Milliseconds()),
 		Disk: st.Room.String(), Ready: health{n}.Ready().Ready(), Now: time.Now().UnixMicro(),
+		Draining: n.away.phase() != "", Uptime: int64(time.Since(n.started).Seconds()),
+		CertUntil: n.identity.NotAfter(), Counters: n.counters(),
 	}
 }
 
@@ -77,7 +84,12 @@ const askTimeout = time.Second
 // Status implements admin.Cluster: what this node knows, and what the others
 // answer when asked.
 func (b backend) Status(ctx context.Context) (admin.Status, error) {
-	n := b.n
+	out, _ := b.n.survey(ctx)
+	return out, nil
+}
+
+// survey is Status with what the members told, in the order of the members.
+func (n *Node) survey(ctx context.Context) (admin.Status, []nodeStatus) {
 	st := n.consensus.Status()
 	name, _ := n.store.Setting(settingClusterName)
 	out := admin.Status{
@@ -89,10 +101,11 @@ func (b backend) Status(ctx context.Context) (admin.Status, error) {
 	out.Draining = out.DrainPhase != ""
 	members := n.store.Members()
 	out.Members = make([]admin.Member, len(members))
+	told := make([]nodeStatus, len(members))
 	open := n.openVotes(members)
 	var wg sync.WaitGroup
 	for i, m := range members {
-		wg.Go(func() { out.Members[i] = n.describe(ctx, m, roleOf(m, st.Leader, open)) })
+		wg.Go(func() { out.Members[i], told[i] = n.describe(ctx, m, roleOf(m, st.Leader, open)) })
 	}
 	wg.Wait()
 	up, all := 0, 0
@@ -105,7 +118,7 @@ func (b backend) Status(ctx context.Context) (admin.Status, error) {
 		}
 	}
 	out.Quorum = st.Leader != "" && up > all/2
-	return out, nil
+	return out, told
 }
 
 // openVotes is how many more of the members should vote than do.
@@ -136,15 +149,15 @@ func roleOf(m *logpb.Member, leader string, open int) string {
 }
 
 // describe asks a member how it is.
-func (n *Node) describe(ctx context.Context, m *logpb.Member, role string) admin.Member {
+func (n *Node) describe(ctx context.Context, m *logpb.Member, role string) (admin.Member, nodeStatus) {
 	out := admin.Member{Node: m.Node, Address: m.Address, Role: role, ServingOnly: m.ServingOnly, Lease: -1, Version: m.Version, Level: m.Level}
 	s, err := n.ask(ctx, m.Node)
 	if err != nil {
-		return out
+		return out, nodeStatus{}
 	}
 	out.Up, out.Applied, out.Clients, out.Version, out.Lease = true, s.Applied, s.Clients, s.Version, s.Lease
 	out.Disk = s.Disk
-	return out
+	return out, s
 }
 
 // ListSessions implements admin.Sessions.

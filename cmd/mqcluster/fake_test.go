@@ -112,9 +112,12 @@ type fakeNode struct {
 	users  map[string]admin.User
 	acls   map[string]admin.Acl
 	tokens map[string]admin.TokenInfo
-	limit  string // of queue.max_messages
-	bans   []admin.Ban
-	ca     []byte
+
+	apiTokens []admin.APITokenInfo
+
+	limit string // of queue.max_messages
+	bans  []admin.Ban
+	ca    []byte
 }
 
 func openFake(ctx context.Context, config node.Config, logger *slog.Logger) (*fakeNode, error) {
@@ -130,7 +133,7 @@ func openFake(ctx context.Context, config node.Config, logger *slog.Logger) (*fa
 		return nil, err
 	}
 	f.admin, err = admin.Open(ctx, admin.Config{Socket: config.Admin.Socket}, admin.Deps{
-		Backend: admin.Backend{Cluster: f, Tokens: f, Users: f, Acls: f, Certs: f, Settings: f, Balance: f, History: f, Bans: f, Auditor: f, Authority: f}, Logger: logger,
+		Backend: admin.Backend{Cluster: f, Tokens: f, Users: f, Acls: f, Certs: f, Settings: f, Balance: f, History: f, Bans: f, Auditor: f, Authority: f, APITokens: f}, Logger: logger,
 	})
 	if err != nil {
 		return nil, errors.Join(err, f.broker.Close())
@@ -244,6 +247,35 @@ func (f *fakeNode) CreateToken(_ context.Context, r admin.TokenRequest) (admin.T
 	info := admin.TokenInfo{ID: "t1", Uses: r.Uses, ExpiresAt: time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)}
 	f.tokens[info.ID] = info
 	return admin.Token{TokenInfo: info, Token: joinToken, JoinCommand: "mqcluster join 10.0.0.1:7883 --token " + joinToken}, nil
+}
+
+func (f *fakeNode) CreateAPIToken(_ context.Context, r admin.APITokenRequest) (admin.APIToken, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	info := admin.APITokenInfo{ID: "a" + fmt.Sprint(len(f.apiTokens)+1), Name: r.Name, Role: r.Role}
+	if r.TTL > 0 {
+		info.ExpiresAt = time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
+	}
+	f.apiTokens = append(f.apiTokens, info)
+	c, err := f.change(r.Name)
+	return admin.APIToken{APITokenInfo: info, Token: "MQA1." + info.ID + ".secret", Change: c}, err
+}
+
+func (f *fakeNode) ListAPITokens(context.Context) ([]admin.APITokenInfo, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.apiTokens), nil
+}
+
+func (f *fakeNode) RemoveAPIToken(_ context.Context, id string) (admin.Change, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	before := len(f.apiTokens)
+	f.apiTokens = slices.DeleteFunc(f.apiTokens, func(t admin.APITokenInfo) bool { return t.ID == id })
+	if len(f.apiTokens) == before {
+		return admin.Change{}, &admin.Error{Kind: admin.Conflict, Msg: "there is no API token \"" + id + "\""}
+	}
+	return f.change(id)
 }
 
 func (f *fakeNode) ListTokens(context.Context) ([]admin.TokenInfo, error) {

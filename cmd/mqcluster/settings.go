@@ -2,8 +2,12 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -67,7 +71,7 @@ func (a *App) configFlags(cmd *cobra.Command, shown func(key string) bool) *sett
 // mainKeys accepts the keys that most nodes set.
 func mainKeys(key string) bool {
 	switch key {
-	case "data_dir", "node.id", "cluster.name", "server_names", "health.listen", node.ListenersKey:
+	case "data_dir", "node.id", "cluster.name", "server_names", "health.listen", "api.listen", node.ListenersKey:
 		return true
 	}
 	return strings.HasPrefix(key, "mesh.") || strings.HasPrefix(key, "log.")
@@ -128,18 +132,60 @@ type remote struct {
 	*settings
 	timeout time.Duration
 	out     output
+	// The API of a node elsewhere, in the place of the socket.
+	api, tokenFile, caFile string
 }
 
 // remoteFlags gives cmd and what is below it the flags of a remote.
 func (a *App) remoteFlags(cmd *cobra.Command) *remote {
 	r := &remote{settings: a.configFlags(cmd, func(key string) bool { return key == "data_dir" || key == "admin.socket" })}
 	cmd.PersistentFlags().DurationVar(&r.timeout, "timeout", 30*time.Second, "time to wait for the node")
+	cmd.PersistentFlags().StringVar(&r.api, "api", "", "address of a node's API, such as https://n1.example.org:9443, in the place of the socket")
+	cmd.PersistentFlags().StringVar(&r.tokenFile, "token-file", "", "file with the token for --api")
+	cmd.PersistentFlags().StringVar(&r.caFile, "ca-file", "", "PEM of the CAs that --api is verified with (default: the system's)")
 	r.out.flag(a, cmd)
 	return r
 }
 
+// remoteClient returns the client of --api.
+func (r *remote) remoteClient() (*admin.Client, error) {
+	u, err := url.Parse(r.api)
+	if err != nil || u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.User != nil || u.RawQuery != "" {
+		return nil, usagef("--api is %q: write https://host:port", r.api)
+	}
+	if r.tokenFile == "" {
+		return nil, usagef("--api needs --token-file: make a token with mqcluster api-token create")
+	}
+	p := passwordFlags{file: r.tokenFile}
+	token, err := p.readGiven(r.app)
+	if err != nil {
+		return nil, err
+	}
+	settings := &tls.Config{MinVersion: tls.VersionTLS12}
+	if r.caFile != "" {
+		pem, err := os.ReadFile(r.caFile)
+		if err != nil {
+			return nil, fmt.Errorf("the CA file cannot be read: %w", err)
+		}
+		settings.RootCAs = x509.NewCertPool()
+		if !settings.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("the CA file %s has no certificate: write the cluster's ca.pem", r.caFile)
+		}
+	}
+	return admin.NewRemoteClient("https://"+u.Host, string(token), settings), nil
+}
+
 // call runs one exchange with the node.
 func (r *remote) call(cmd *cobra.Command, exchange func(context.Context, *admin.Client) error) error {
+	if r.api != "" {
+		c, err := r.remoteClient()
+		if err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(cmd.Context(), r.timeout)
+		defer cancel()
+		return exchange(ctx, c)
+	}
 	// A socket that was named needs no configuration that can be read.
 	socket, dir := r.lookup("admin.socket"), r.lookup("data_dir")
 	if socket == "" {

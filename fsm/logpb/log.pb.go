@@ -423,6 +423,9 @@ type Item struct {
 	//	*Item_AuditPut
 	//	*Item_AclReplace
 	//	*Item_SecretPut
+	//	*Item_ApiTokenPut
+	//	*Item_ApiTokenRemove
+	//	*Item_AdminPublish
 	Kind isItem_Kind `protobuf_oneof:"kind"`
 	// Who had it proposed: kept in the audit with what became of the item.
 	By            *By `protobuf:"bytes,44,opt,name=by,proto3" json:"by,omitempty"`
@@ -701,6 +704,33 @@ func (x *Item) GetSecretPut() *SecretPut {
 	return nil
 }
 
+func (x *Item) GetApiTokenPut() *ApiTokenPut {
+	if x != nil {
+		if x, ok := x.Kind.(*Item_ApiTokenPut); ok {
+			return x.ApiTokenPut
+		}
+	}
+	return nil
+}
+
+func (x *Item) GetApiTokenRemove() *ApiTokenRemove {
+	if x != nil {
+		if x, ok := x.Kind.(*Item_ApiTokenRemove); ok {
+			return x.ApiTokenRemove
+		}
+	}
+	return nil
+}
+
+func (x *Item) GetAdminPublish() *AdminPublish {
+	if x != nil {
+		if x, ok := x.Kind.(*Item_AdminPublish); ok {
+			return x.AdminPublish
+		}
+	}
+	return nil
+}
+
 func (x *Item) GetBy() *By {
 	if x != nil {
 		return x.By
@@ -816,6 +846,18 @@ type Item_SecretPut struct {
 	SecretPut *SecretPut `protobuf:"bytes,42,opt,name=secret_put,json=secretPut,proto3,oneof"`
 }
 
+type Item_ApiTokenPut struct {
+	ApiTokenPut *ApiTokenPut `protobuf:"bytes,45,opt,name=api_token_put,json=apiTokenPut,proto3,oneof"`
+}
+
+type Item_ApiTokenRemove struct {
+	ApiTokenRemove *ApiTokenRemove `protobuf:"bytes,46,opt,name=api_token_remove,json=apiTokenRemove,proto3,oneof"`
+}
+
+type Item_AdminPublish struct {
+	AdminPublish *AdminPublish `protobuf:"bytes,47,opt,name=admin_publish,json=adminPublish,proto3,oneof"`
+}
+
 func (*Item_Publish) isItem_Kind() {}
 
 func (*Item_Claim) isItem_Kind() {}
@@ -867,6 +909,12 @@ func (*Item_AuditPut) isItem_Kind() {}
 func (*Item_AclReplace) isItem_Kind() {}
 
 func (*Item_SecretPut) isItem_Kind() {}
+
+func (*Item_ApiTokenPut) isItem_Kind() {}
+
+func (*Item_ApiTokenRemove) isItem_Kind() {}
+
+func (*Item_AdminPublish) isItem_Kind() {}
 
 type Publish struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3468,6 +3516,214 @@ func (x *Deposit) GetState() uint32 {
 	return 0
 }
 
+// ApiTokenPut makes a token that the admin API accepts. One with the same id is
+// refused.
+type ApiTokenPut struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Hash          []byte                 `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"`                             // SHA-256 of the secret
+	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`                             // for people
+	Role          string                 `protobuf:"bytes,4,opt,name=role,proto3" json:"role,omitempty"`                             // viewer, operator, admin
+	ExpiresAt     int64                  `protobuf:"varint,5,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"` // log time, ms; 0: never
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApiTokenPut) Reset() {
+	*x = ApiTokenPut{}
+	mi := &file_fsm_logpb_log_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApiTokenPut) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApiTokenPut) ProtoMessage() {}
+
+func (x *ApiTokenPut) ProtoReflect() protoreflect.Message {
+	mi := &file_fsm_logpb_log_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApiTokenPut.ProtoReflect.Descriptor instead.
+func (*ApiTokenPut) Descriptor() ([]byte, []int) {
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *ApiTokenPut) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ApiTokenPut) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *ApiTokenPut) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ApiTokenPut) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *ApiTokenPut) GetExpiresAt() int64 {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return 0
+}
+
+type ApiTokenRemove struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApiTokenRemove) Reset() {
+	*x = ApiTokenRemove{}
+	mi := &file_fsm_logpb_log_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApiTokenRemove) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApiTokenRemove) ProtoMessage() {}
+
+func (x *ApiTokenRemove) ProtoReflect() protoreflect.Message {
+	mi := &file_fsm_logpb_log_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApiTokenRemove.ProtoReflect.Descriptor instead.
+func (*ApiTokenRemove) Descriptor() ([]byte, []int) {
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *ApiTokenRemove) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+// AdminPublish is a message of an operator, whatever its QoS. It has no session and
+// no rights are asked.
+type AdminPublish struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Topic         string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
+	Payload       []byte                 `protobuf:"bytes,2,opt,name=payload,proto3" json:"payload,omitempty"`
+	Qos           uint32                 `protobuf:"varint,3,opt,name=qos,proto3" json:"qos,omitempty"`
+	Retain        bool                   `protobuf:"varint,4,opt,name=retain,proto3" json:"retain,omitempty"`
+	Properties    []byte                 `protobuf:"bytes,5,opt,name=properties,proto3" json:"properties,omitempty"`
+	Expiry        *uint32                `protobuf:"varint,6,opt,name=expiry,proto3,oneof" json:"expiry,omitempty"` // seconds
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdminPublish) Reset() {
+	*x = AdminPublish{}
+	mi := &file_fsm_logpb_log_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdminPublish) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdminPublish) ProtoMessage() {}
+
+func (x *AdminPublish) ProtoReflect() protoreflect.Message {
+	mi := &file_fsm_logpb_log_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdminPublish.ProtoReflect.Descriptor instead.
+func (*AdminPublish) Descriptor() ([]byte, []int) {
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *AdminPublish) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *AdminPublish) GetPayload() []byte {
+	if x != nil {
+		return x.Payload
+	}
+	return nil
+}
+
+func (x *AdminPublish) GetQos() uint32 {
+	if x != nil {
+		return x.Qos
+	}
+	return 0
+}
+
+func (x *AdminPublish) GetRetain() bool {
+	if x != nil {
+		return x.Retain
+	}
+	return false
+}
+
+func (x *AdminPublish) GetProperties() []byte {
+	if x != nil {
+		return x.Properties
+	}
+	return nil
+}
+
+func (x *AdminPublish) GetExpiry() uint32 {
+	if x != nil && x.Expiry != nil {
+		return *x.Expiry
+	}
+	return 0
+}
+
 // Trim gives up the oldest messages of queues that are over a limit. The leader
 // proposes it; apply moves cursors and nothing else, so that every node gives up
 // the same.
@@ -3486,7 +3742,7 @@ type Trim struct {
 
 func (x *Trim) Reset() {
 	*x = Trim{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[42]
+	mi := &file_fsm_logpb_log_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3498,7 +3754,7 @@ func (x *Trim) String() string {
 func (*Trim) ProtoMessage() {}
 
 func (x *Trim) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[42]
+	mi := &file_fsm_logpb_log_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3511,7 +3767,7 @@ func (x *Trim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trim.ProtoReflect.Descriptor instead.
 func (*Trim) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{42}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Trim) GetReason() uint32 {
@@ -3554,7 +3810,7 @@ type SessionTrim struct {
 
 func (x *SessionTrim) Reset() {
 	*x = SessionTrim{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[43]
+	mi := &file_fsm_logpb_log_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3566,7 +3822,7 @@ func (x *SessionTrim) String() string {
 func (*SessionTrim) ProtoMessage() {}
 
 func (x *SessionTrim) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[43]
+	mi := &file_fsm_logpb_log_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3579,7 +3835,7 @@ func (x *SessionTrim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionTrim.ProtoReflect.Descriptor instead.
 func (*SessionTrim) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{43}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *SessionTrim) GetClient() string {
@@ -3621,7 +3877,7 @@ type Message struct {
 
 func (x *Message) Reset() {
 	*x = Message{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[44]
+	mi := &file_fsm_logpb_log_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3633,7 +3889,7 @@ func (x *Message) String() string {
 func (*Message) ProtoMessage() {}
 
 func (x *Message) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[44]
+	mi := &file_fsm_logpb_log_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3646,7 +3902,7 @@ func (x *Message) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Message.ProtoReflect.Descriptor instead.
 func (*Message) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{44}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Message) GetTopic() string {
@@ -3743,7 +3999,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[45]
+	mi := &file_fsm_logpb_log_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3755,7 +4011,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[45]
+	mi := &file_fsm_logpb_log_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3768,7 +4024,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{45}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Session) GetClient() string {
@@ -3931,7 +4187,7 @@ type Former struct {
 
 func (x *Former) Reset() {
 	*x = Former{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[46]
+	mi := &file_fsm_logpb_log_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3943,7 +4199,7 @@ func (x *Former) String() string {
 func (*Former) ProtoMessage() {}
 
 func (x *Former) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[46]
+	mi := &file_fsm_logpb_log_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3956,7 +4212,7 @@ func (x *Former) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Former.ProtoReflect.Descriptor instead.
 func (*Former) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{46}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Former) GetClient() string {
@@ -4026,7 +4282,7 @@ type Span struct {
 
 func (x *Span) Reset() {
 	*x = Span{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[47]
+	mi := &file_fsm_logpb_log_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4038,7 +4294,7 @@ func (x *Span) String() string {
 func (*Span) ProtoMessage() {}
 
 func (x *Span) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[47]
+	mi := &file_fsm_logpb_log_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4051,7 +4307,7 @@ func (x *Span) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Span.ProtoReflect.Descriptor instead.
 func (*Span) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{47}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Span) GetFrom() uint64 {
@@ -4082,7 +4338,7 @@ type SessionSubscription struct {
 
 func (x *SessionSubscription) Reset() {
 	*x = SessionSubscription{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[48]
+	mi := &file_fsm_logpb_log_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4094,7 +4350,7 @@ func (x *SessionSubscription) String() string {
 func (*SessionSubscription) ProtoMessage() {}
 
 func (x *SessionSubscription) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[48]
+	mi := &file_fsm_logpb_log_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4107,7 +4363,7 @@ func (x *SessionSubscription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionSubscription.ProtoReflect.Descriptor instead.
 func (*SessionSubscription) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{48}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *SessionSubscription) GetSubscription() *Subscription {
@@ -4159,7 +4415,7 @@ type Replay struct {
 
 func (x *Replay) Reset() {
 	*x = Replay{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[49]
+	mi := &file_fsm_logpb_log_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4171,7 +4427,7 @@ func (x *Replay) String() string {
 func (*Replay) ProtoMessage() {}
 
 func (x *Replay) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[49]
+	mi := &file_fsm_logpb_log_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4184,7 +4440,7 @@ func (x *Replay) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replay.ProtoReflect.Descriptor instead.
 func (*Replay) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{49}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Replay) GetAt() uint64 {
@@ -4216,7 +4472,7 @@ type User struct {
 
 func (x *User) Reset() {
 	*x = User{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[50]
+	mi := &file_fsm_logpb_log_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4228,7 +4484,7 @@ func (x *User) String() string {
 func (*User) ProtoMessage() {}
 
 func (x *User) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[50]
+	mi := &file_fsm_logpb_log_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4241,7 +4497,7 @@ func (x *User) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use User.ProtoReflect.Descriptor instead.
 func (*User) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{50}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *User) GetName() string {
@@ -4307,7 +4563,7 @@ type Ban struct {
 
 func (x *Ban) Reset() {
 	*x = Ban{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[51]
+	mi := &file_fsm_logpb_log_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4319,7 +4575,7 @@ func (x *Ban) String() string {
 func (*Ban) ProtoMessage() {}
 
 func (x *Ban) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[51]
+	mi := &file_fsm_logpb_log_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4332,7 +4588,7 @@ func (x *Ban) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ban.ProtoReflect.Descriptor instead.
 func (*Ban) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{51}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Ban) GetKind() string {
@@ -4389,7 +4645,7 @@ type Audit struct {
 
 func (x *Audit) Reset() {
 	*x = Audit{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[52]
+	mi := &file_fsm_logpb_log_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4401,7 +4657,7 @@ func (x *Audit) String() string {
 func (*Audit) ProtoMessage() {}
 
 func (x *Audit) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[52]
+	mi := &file_fsm_logpb_log_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4414,7 +4670,7 @@ func (x *Audit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Audit.ProtoReflect.Descriptor instead.
 func (*Audit) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{52}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Audit) GetPos() uint64 {
@@ -4458,7 +4714,7 @@ type AclVersion struct {
 
 func (x *AclVersion) Reset() {
 	*x = AclVersion{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[53]
+	mi := &file_fsm_logpb_log_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4470,7 +4726,7 @@ func (x *AclVersion) String() string {
 func (*AclVersion) ProtoMessage() {}
 
 func (x *AclVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[53]
+	mi := &file_fsm_logpb_log_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4483,7 +4739,7 @@ func (x *AclVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AclVersion.ProtoReflect.Descriptor instead.
 func (*AclVersion) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{53}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *AclVersion) GetVersion() uint64 {
@@ -4525,7 +4781,7 @@ type AclChange struct {
 
 func (x *AclChange) Reset() {
 	*x = AclChange{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[54]
+	mi := &file_fsm_logpb_log_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4537,7 +4793,7 @@ func (x *AclChange) String() string {
 func (*AclChange) ProtoMessage() {}
 
 func (x *AclChange) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[54]
+	mi := &file_fsm_logpb_log_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4550,7 +4806,7 @@ func (x *AclChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AclChange.ProtoReflect.Descriptor instead.
 func (*AclChange) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{54}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *AclChange) GetSubject() string {
@@ -4584,7 +4840,7 @@ type Acl struct {
 
 func (x *Acl) Reset() {
 	*x = Acl{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[55]
+	mi := &file_fsm_logpb_log_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4596,7 +4852,7 @@ func (x *Acl) String() string {
 func (*Acl) ProtoMessage() {}
 
 func (x *Acl) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[55]
+	mi := &file_fsm_logpb_log_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4609,7 +4865,7 @@ func (x *Acl) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Acl.ProtoReflect.Descriptor instead.
 func (*Acl) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{55}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Acl) GetSubject() string {
@@ -4640,7 +4896,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[56]
+	mi := &file_fsm_logpb_log_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4652,7 +4908,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[56]
+	mi := &file_fsm_logpb_log_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4665,7 +4921,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{56}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Token) GetId() string {
@@ -4710,6 +4966,90 @@ func (x *Token) GetCreatedAt() int64 {
 	return 0
 }
 
+type ApiToken struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Hash          []byte                 `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"`
+	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	Role          string                 `protobuf:"bytes,4,opt,name=role,proto3" json:"role,omitempty"`
+	ExpiresAt     int64                  `protobuf:"varint,5,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	CreatedAt     int64                  `protobuf:"varint,6,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApiToken) Reset() {
+	*x = ApiToken{}
+	mi := &file_fsm_logpb_log_proto_msgTypes[60]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApiToken) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApiToken) ProtoMessage() {}
+
+func (x *ApiToken) ProtoReflect() protoreflect.Message {
+	mi := &file_fsm_logpb_log_proto_msgTypes[60]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApiToken.ProtoReflect.Descriptor instead.
+func (*ApiToken) Descriptor() ([]byte, []int) {
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{60}
+}
+
+func (x *ApiToken) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ApiToken) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *ApiToken) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ApiToken) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *ApiToken) GetExpiresAt() int64 {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return 0
+}
+
+func (x *ApiToken) GetCreatedAt() int64 {
+	if x != nil {
+		return x.CreatedAt
+	}
+	return 0
+}
+
 type Member struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
@@ -4729,7 +5069,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[57]
+	mi := &file_fsm_logpb_log_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4741,7 +5081,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[57]
+	mi := &file_fsm_logpb_log_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4754,7 +5094,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{57}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Member) GetNode() string {
@@ -4848,7 +5188,7 @@ type Cert struct {
 
 func (x *Cert) Reset() {
 	*x = Cert{}
-	mi := &file_fsm_logpb_log_proto_msgTypes[58]
+	mi := &file_fsm_logpb_log_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4860,7 +5200,7 @@ func (x *Cert) String() string {
 func (*Cert) ProtoMessage() {}
 
 func (x *Cert) ProtoReflect() protoreflect.Message {
-	mi := &file_fsm_logpb_log_proto_msgTypes[58]
+	mi := &file_fsm_logpb_log_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4873,7 +5213,7 @@ func (x *Cert) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cert.ProtoReflect.Descriptor instead.
 func (*Cert) Descriptor() ([]byte, []int) {
-	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{58}
+	return file_fsm_logpb_log_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Cert) GetSerial() string {
@@ -4944,7 +5284,7 @@ const file_fsm_logpb_log_proto_rawDesc = "" +
 	"\aversion\x18\x05 \x01(\tR\aversion\"@\n" +
 	"\bNodeDown\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12 \n" +
-	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\"\xbb\f\n" +
+	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\"\x95\x0e\n" +
 	"\x04Item\x125\n" +
 	"\apublish\x18\x01 \x01(\v2\x19.mqcluster.log.v1.PublishH\x00R\apublish\x12/\n" +
 	"\x05claim\x18\x02 \x01(\v2\x17.mqcluster.log.v1.ClaimH\x00R\x05claim\x125\n" +
@@ -4980,7 +5320,10 @@ const file_fsm_logpb_log_proto_rawDesc = "" +
 	"\vacl_replace\x18) \x01(\v2\x1c.mqcluster.log.v1.AclReplaceH\x00R\n" +
 	"aclReplace\x12<\n" +
 	"\n" +
-	"secret_put\x18* \x01(\v2\x1b.mqcluster.log.v1.SecretPutH\x00R\tsecretPut\x12$\n" +
+	"secret_put\x18* \x01(\v2\x1b.mqcluster.log.v1.SecretPutH\x00R\tsecretPut\x12C\n" +
+	"\rapi_token_put\x18- \x01(\v2\x1d.mqcluster.log.v1.ApiTokenPutH\x00R\vapiTokenPut\x12L\n" +
+	"\x10api_token_remove\x18. \x01(\v2 .mqcluster.log.v1.ApiTokenRemoveH\x00R\x0eapiTokenRemove\x12E\n" +
+	"\radmin_publish\x18/ \x01(\v2\x1e.mqcluster.log.v1.AdminPublishH\x00R\fadminPublish\x12$\n" +
 	"\x02by\x18, \x01(\v2\x14.mqcluster.log.v1.ByR\x02byB\x06\n" +
 	"\x04kind\"\xf6\x01\n" +
 	"\aPublish\x12\x16\n" +
@@ -5199,6 +5542,25 @@ const file_fsm_logpb_log_proto_rawDesc = "" +
 	"\tpacket_id\x18\t \x01(\rR\bpacketId\x12\x14\n" +
 	"\x05state\x18\n" +
 	" \x01(\rR\x05stateB\t\n" +
+	"\a_expiry\"x\n" +
+	"\vApiTokenPut\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04hash\x18\x02 \x01(\fR\x04hash\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x12\n" +
+	"\x04role\x18\x04 \x01(\tR\x04role\x12\x1d\n" +
+	"\n" +
+	"expires_at\x18\x05 \x01(\x03R\texpiresAt\" \n" +
+	"\x0eApiTokenRemove\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\xb0\x01\n" +
+	"\fAdminPublish\x12\x14\n" +
+	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x18\n" +
+	"\apayload\x18\x02 \x01(\fR\apayload\x12\x10\n" +
+	"\x03qos\x18\x03 \x01(\rR\x03qos\x12\x16\n" +
+	"\x06retain\x18\x04 \x01(\bR\x06retain\x12\x1e\n" +
+	"\n" +
+	"properties\x18\x05 \x01(\fR\n" +
+	"properties\x12\x1b\n" +
+	"\x06expiry\x18\x06 \x01(\rH\x00R\x06expiry\x88\x01\x01B\t\n" +
 	"\a_expiry\"\x85\x01\n" +
 	"\x04Trim\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\rR\x06reason\x129\n" +
@@ -5309,6 +5671,15 @@ const file_fsm_logpb_log_proto_rawDesc = "" +
 	"\n" +
 	"key_hashes\x18\x05 \x03(\fR\tkeyHashes\x12\x1d\n" +
 	"\n" +
+	"created_at\x18\x06 \x01(\x03R\tcreatedAt\"\x94\x01\n" +
+	"\bApiToken\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04hash\x18\x02 \x01(\fR\x04hash\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x12\n" +
+	"\x04role\x18\x04 \x01(\tR\x04role\x12\x1d\n" +
+	"\n" +
+	"expires_at\x18\x05 \x01(\x03R\texpiresAt\x12\x1d\n" +
+	"\n" +
 	"created_at\x18\x06 \x01(\x03R\tcreatedAt\"\xa7\x02\n" +
 	"\x06Member\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
@@ -5344,7 +5715,7 @@ func file_fsm_logpb_log_proto_rawDescGZIP() []byte {
 	return file_fsm_logpb_log_proto_rawDescData
 }
 
-var file_fsm_logpb_log_proto_msgTypes = make([]protoimpl.MessageInfo, 59)
+var file_fsm_logpb_log_proto_msgTypes = make([]protoimpl.MessageInfo, 63)
 var file_fsm_logpb_log_proto_goTypes = []any{
 	(*Entry)(nil),               // 0: mqcluster.log.v1.Entry
 	(*Pack)(nil),                // 1: mqcluster.log.v1.Pack
@@ -5388,23 +5759,27 @@ var file_fsm_logpb_log_proto_goTypes = []any{
 	(*SessionEnd)(nil),          // 39: mqcluster.log.v1.SessionEnd
 	(*SessionPut)(nil),          // 40: mqcluster.log.v1.SessionPut
 	(*Deposit)(nil),             // 41: mqcluster.log.v1.Deposit
-	(*Trim)(nil),                // 42: mqcluster.log.v1.Trim
-	(*SessionTrim)(nil),         // 43: mqcluster.log.v1.SessionTrim
-	(*Message)(nil),             // 44: mqcluster.log.v1.Message
-	(*Session)(nil),             // 45: mqcluster.log.v1.Session
-	(*Former)(nil),              // 46: mqcluster.log.v1.Former
-	(*Span)(nil),                // 47: mqcluster.log.v1.Span
-	(*SessionSubscription)(nil), // 48: mqcluster.log.v1.SessionSubscription
-	(*Replay)(nil),              // 49: mqcluster.log.v1.Replay
-	(*User)(nil),                // 50: mqcluster.log.v1.User
-	(*Ban)(nil),                 // 51: mqcluster.log.v1.Ban
-	(*Audit)(nil),               // 52: mqcluster.log.v1.Audit
-	(*AclVersion)(nil),          // 53: mqcluster.log.v1.AclVersion
-	(*AclChange)(nil),           // 54: mqcluster.log.v1.AclChange
-	(*Acl)(nil),                 // 55: mqcluster.log.v1.Acl
-	(*Token)(nil),               // 56: mqcluster.log.v1.Token
-	(*Member)(nil),              // 57: mqcluster.log.v1.Member
-	(*Cert)(nil),                // 58: mqcluster.log.v1.Cert
+	(*ApiTokenPut)(nil),         // 42: mqcluster.log.v1.ApiTokenPut
+	(*ApiTokenRemove)(nil),      // 43: mqcluster.log.v1.ApiTokenRemove
+	(*AdminPublish)(nil),        // 44: mqcluster.log.v1.AdminPublish
+	(*Trim)(nil),                // 45: mqcluster.log.v1.Trim
+	(*SessionTrim)(nil),         // 46: mqcluster.log.v1.SessionTrim
+	(*Message)(nil),             // 47: mqcluster.log.v1.Message
+	(*Session)(nil),             // 48: mqcluster.log.v1.Session
+	(*Former)(nil),              // 49: mqcluster.log.v1.Former
+	(*Span)(nil),                // 50: mqcluster.log.v1.Span
+	(*SessionSubscription)(nil), // 51: mqcluster.log.v1.SessionSubscription
+	(*Replay)(nil),              // 52: mqcluster.log.v1.Replay
+	(*User)(nil),                // 53: mqcluster.log.v1.User
+	(*Ban)(nil),                 // 54: mqcluster.log.v1.Ban
+	(*Audit)(nil),               // 55: mqcluster.log.v1.Audit
+	(*AclVersion)(nil),          // 56: mqcluster.log.v1.AclVersion
+	(*AclChange)(nil),           // 57: mqcluster.log.v1.AclChange
+	(*Acl)(nil),                 // 58: mqcluster.log.v1.Acl
+	(*Token)(nil),               // 59: mqcluster.log.v1.Token
+	(*ApiToken)(nil),            // 60: mqcluster.log.v1.ApiToken
+	(*Member)(nil),              // 61: mqcluster.log.v1.Member
+	(*Cert)(nil),                // 62: mqcluster.log.v1.Cert
 }
 var file_fsm_logpb_log_proto_depIdxs = []int32{
 	1,  // 0: mqcluster.log.v1.Entry.pack:type_name -> mqcluster.log.v1.Pack
@@ -5431,50 +5806,53 @@ var file_fsm_logpb_log_proto_depIdxs = []int32{
 	37, // 21: mqcluster.log.v1.Item.cert_put:type_name -> mqcluster.log.v1.CertPut
 	38, // 22: mqcluster.log.v1.Item.setting_put:type_name -> mqcluster.log.v1.SettingPut
 	39, // 23: mqcluster.log.v1.Item.session_end:type_name -> mqcluster.log.v1.SessionEnd
-	42, // 24: mqcluster.log.v1.Item.trim:type_name -> mqcluster.log.v1.Trim
+	45, // 24: mqcluster.log.v1.Item.trim:type_name -> mqcluster.log.v1.Trim
 	40, // 25: mqcluster.log.v1.Item.session_put:type_name -> mqcluster.log.v1.SessionPut
 	29, // 26: mqcluster.log.v1.Item.ban_put:type_name -> mqcluster.log.v1.BanPut
 	30, // 27: mqcluster.log.v1.Item.ban_remove:type_name -> mqcluster.log.v1.BanRemove
 	28, // 28: mqcluster.log.v1.Item.audit_put:type_name -> mqcluster.log.v1.AuditPut
 	26, // 29: mqcluster.log.v1.Item.acl_replace:type_name -> mqcluster.log.v1.AclReplace
 	31, // 30: mqcluster.log.v1.Item.secret_put:type_name -> mqcluster.log.v1.SecretPut
-	27, // 31: mqcluster.log.v1.Item.by:type_name -> mqcluster.log.v1.By
-	8,  // 32: mqcluster.log.v1.Will.bearer:type_name -> mqcluster.log.v1.Bearer
-	24, // 33: mqcluster.log.v1.Bearer.rules:type_name -> mqcluster.log.v1.Rule
-	7,  // 34: mqcluster.log.v1.Claim.will:type_name -> mqcluster.log.v1.Will
-	11, // 35: mqcluster.log.v1.Release.inflight:type_name -> mqcluster.log.v1.Inflight
-	17, // 36: mqcluster.log.v1.Release.replayed:type_name -> mqcluster.log.v1.Replayed
-	12, // 37: mqcluster.log.v1.Subscribe.subscriptions:type_name -> mqcluster.log.v1.Subscription
-	16, // 38: mqcluster.log.v1.Progress.sessions:type_name -> mqcluster.log.v1.SessionProgress
-	17, // 39: mqcluster.log.v1.SessionProgress.replayed:type_name -> mqcluster.log.v1.Replayed
-	20, // 40: mqcluster.log.v1.Outbound.marks:type_name -> mqcluster.log.v1.Out
-	44, // 41: mqcluster.log.v1.Out.message:type_name -> mqcluster.log.v1.Message
-	22, // 42: mqcluster.log.v1.UserPut.quota:type_name -> mqcluster.log.v1.Quota
-	24, // 43: mqcluster.log.v1.AclPut.rules:type_name -> mqcluster.log.v1.Rule
-	25, // 44: mqcluster.log.v1.AclReplace.acls:type_name -> mqcluster.log.v1.AclPut
-	27, // 45: mqcluster.log.v1.AuditPut.by:type_name -> mqcluster.log.v1.By
-	12, // 46: mqcluster.log.v1.SessionPut.subscriptions:type_name -> mqcluster.log.v1.Subscription
-	41, // 47: mqcluster.log.v1.SessionPut.deposits:type_name -> mqcluster.log.v1.Deposit
-	41, // 48: mqcluster.log.v1.SessionPut.incoming:type_name -> mqcluster.log.v1.Deposit
-	43, // 49: mqcluster.log.v1.Trim.sessions:type_name -> mqcluster.log.v1.SessionTrim
-	7,  // 50: mqcluster.log.v1.Session.will:type_name -> mqcluster.log.v1.Will
-	48, // 51: mqcluster.log.v1.Session.subscriptions:type_name -> mqcluster.log.v1.SessionSubscription
-	11, // 52: mqcluster.log.v1.Session.inflight:type_name -> mqcluster.log.v1.Inflight
-	47, // 53: mqcluster.log.v1.Session.zero:type_name -> mqcluster.log.v1.Span
-	7,  // 54: mqcluster.log.v1.Former.will:type_name -> mqcluster.log.v1.Will
-	12, // 55: mqcluster.log.v1.SessionSubscription.subscription:type_name -> mqcluster.log.v1.Subscription
-	49, // 56: mqcluster.log.v1.SessionSubscription.replay:type_name -> mqcluster.log.v1.Replay
-	22, // 57: mqcluster.log.v1.User.quota:type_name -> mqcluster.log.v1.Quota
-	27, // 58: mqcluster.log.v1.Audit.by:type_name -> mqcluster.log.v1.By
-	54, // 59: mqcluster.log.v1.AclVersion.changes:type_name -> mqcluster.log.v1.AclChange
-	24, // 60: mqcluster.log.v1.AclChange.before:type_name -> mqcluster.log.v1.Rule
-	24, // 61: mqcluster.log.v1.AclChange.after:type_name -> mqcluster.log.v1.Rule
-	24, // 62: mqcluster.log.v1.Acl.rules:type_name -> mqcluster.log.v1.Rule
-	63, // [63:63] is the sub-list for method output_type
-	63, // [63:63] is the sub-list for method input_type
-	63, // [63:63] is the sub-list for extension type_name
-	63, // [63:63] is the sub-list for extension extendee
-	0,  // [0:63] is the sub-list for field type_name
+	42, // 31: mqcluster.log.v1.Item.api_token_put:type_name -> mqcluster.log.v1.ApiTokenPut
+	43, // 32: mqcluster.log.v1.Item.api_token_remove:type_name -> mqcluster.log.v1.ApiTokenRemove
+	44, // 33: mqcluster.log.v1.Item.admin_publish:type_name -> mqcluster.log.v1.AdminPublish
+	27, // 34: mqcluster.log.v1.Item.by:type_name -> mqcluster.log.v1.By
+	8,  // 35: mqcluster.log.v1.Will.bearer:type_name -> mqcluster.log.v1.Bearer
+	24, // 36: mqcluster.log.v1.Bearer.rules:type_name -> mqcluster.log.v1.Rule
+	7,  // 37: mqcluster.log.v1.Claim.will:type_name -> mqcluster.log.v1.Will
+	11, // 38: mqcluster.log.v1.Release.inflight:type_name -> mqcluster.log.v1.Inflight
+	17, // 39: mqcluster.log.v1.Release.replayed:type_name -> mqcluster.log.v1.Replayed
+	12, // 40: mqcluster.log.v1.Subscribe.subscriptions:type_name -> mqcluster.log.v1.Subscription
+	16, // 41: mqcluster.log.v1.Progress.sessions:type_name -> mqcluster.log.v1.SessionProgress
+	17, // 42: mqcluster.log.v1.SessionProgress.replayed:type_name -> mqcluster.log.v1.Replayed
+	20, // 43: mqcluster.log.v1.Outbound.marks:type_name -> mqcluster.log.v1.Out
+	47, // 44: mqcluster.log.v1.Out.message:type_name -> mqcluster.log.v1.Message
+	22, // 45: mqcluster.log.v1.UserPut.quota:type_name -> mqcluster.log.v1.Quota
+	24, // 46: mqcluster.log.v1.AclPut.rules:type_name -> mqcluster.log.v1.Rule
+	25, // 47: mqcluster.log.v1.AclReplace.acls:type_name -> mqcluster.log.v1.AclPut
+	27, // 48: mqcluster.log.v1.AuditPut.by:type_name -> mqcluster.log.v1.By
+	12, // 49: mqcluster.log.v1.SessionPut.subscriptions:type_name -> mqcluster.log.v1.Subscription
+	41, // 50: mqcluster.log.v1.SessionPut.deposits:type_name -> mqcluster.log.v1.Deposit
+	41, // 51: mqcluster.log.v1.SessionPut.incoming:type_name -> mqcluster.log.v1.Deposit
+	46, // 52: mqcluster.log.v1.Trim.sessions:type_name -> mqcluster.log.v1.SessionTrim
+	7,  // 53: mqcluster.log.v1.Session.will:type_name -> mqcluster.log.v1.Will
+	51, // 54: mqcluster.log.v1.Session.subscriptions:type_name -> mqcluster.log.v1.SessionSubscription
+	11, // 55: mqcluster.log.v1.Session.inflight:type_name -> mqcluster.log.v1.Inflight
+	50, // 56: mqcluster.log.v1.Session.zero:type_name -> mqcluster.log.v1.Span
+	7,  // 57: mqcluster.log.v1.Former.will:type_name -> mqcluster.log.v1.Will
+	12, // 58: mqcluster.log.v1.SessionSubscription.subscription:type_name -> mqcluster.log.v1.Subscription
+	52, // 59: mqcluster.log.v1.SessionSubscription.replay:type_name -> mqcluster.log.v1.Replay
+	22, // 60: mqcluster.log.v1.User.quota:type_name -> mqcluster.log.v1.Quota
+	27, // 61: mqcluster.log.v1.Audit.by:type_name -> mqcluster.log.v1.By
+	57, // 62: mqcluster.log.v1.AclVersion.changes:type_name -> mqcluster.log.v1.AclChange
+	24, // 63: mqcluster.log.v1.AclChange.before:type_name -> mqcluster.log.v1.Rule
+	24, // 64: mqcluster.log.v1.AclChange.after:type_name -> mqcluster.log.v1.Rule
+	24, // 65: mqcluster.log.v1.Acl.rules:type_name -> mqcluster.log.v1.Rule
+	66, // [66:66] is the sub-list for method output_type
+	66, // [66:66] is the sub-list for method input_type
+	66, // [66:66] is the sub-list for extension type_name
+	66, // [66:66] is the sub-list for extension extendee
+	0,  // [0:66] is the sub-list for field type_name
 }
 
 func init() { file_fsm_logpb_log_proto_init() }
@@ -5515,19 +5893,23 @@ func file_fsm_logpb_log_proto_init() {
 		(*Item_AuditPut)(nil),
 		(*Item_AclReplace)(nil),
 		(*Item_SecretPut)(nil),
+		(*Item_ApiTokenPut)(nil),
+		(*Item_ApiTokenRemove)(nil),
+		(*Item_AdminPublish)(nil),
 	}
 	file_fsm_logpb_log_proto_msgTypes[6].OneofWrappers = []any{}
 	file_fsm_logpb_log_proto_msgTypes[7].OneofWrappers = []any{}
 	file_fsm_logpb_log_proto_msgTypes[10].OneofWrappers = []any{}
 	file_fsm_logpb_log_proto_msgTypes[21].OneofWrappers = []any{}
 	file_fsm_logpb_log_proto_msgTypes[41].OneofWrappers = []any{}
+	file_fsm_logpb_log_proto_msgTypes[44].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fsm_logpb_log_proto_rawDesc), len(file_fsm_logpb_log_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   59,
+			NumMessages:   63,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -230,6 +230,30 @@ func (f *Forwarder) dispatch(b *batch, at place) {
 	f.batches.Put(b)
 }
 
+// Wanted returns the filters that this node and its peers want messages for, with the
+// nodes of each, as this node knows them. It copies all of them.
+func (f *Forwarder) Wanted() map[string][]string {
+	all, _, _ := f.routes.snapshot()
+	out := make(map[string][]string, len(all))
+	for _, filter := range all {
+		out[filter] = []string{f.cfg.Node}
+	}
+	f.mu.Lock()
+	names := make(map[uint64]string, len(f.peers))
+	for id, p := range f.peers {
+		names[p.in.routes.bit] = id
+	}
+	f.mu.Unlock()
+	for filter, mask := range f.table.trie.Load().All() {
+		for ; mask != 0; mask &= mask - 1 {
+			if id := names[mask&-mask]; id != "" {
+				out[filter] = append(out[filter], id)
+			}
+		}
+	}
+	return out
+}
+
 // Digest returns the incarnation, version and hash of the own route log, for
 // gossip.
 func (f *Forwarder) Digest() (incarnation, version, hash uint64) { return f.routes.digest() }

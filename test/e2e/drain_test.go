@@ -176,7 +176,7 @@ func TestDrainNotice(t *testing.T) {
 // sent away, and the node serves.
 func TestDrainTakenBack(t *testing.T) {
 	t.Parallel()
-	c := NewCluster(t, Options{Nodes: 1, Flags: []string{"--drain.delay", "20s"}})
+	c := NewCluster(t, Options{Flags: []string{"--drain.delay", "20s"}}) // a node alone does not wait
 	n := c.Nodes[0]
 	k := n.Connect(clean("stays"))
 	done := make(chan error, 1)

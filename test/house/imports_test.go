@@ -86,6 +86,7 @@ var homes = map[string][]string{
 	"github.com/eclipse/paho.golang":          {"cmd", "demo"},
 	"github.com/eclipse/paho.mqtt.golang":     {},
 	"github.com/anishathalye/porcupine":       {"test"},
+	"github.com/santhosh-tekuri/jsonschema":   {},
 	"github.com/google/go-cmp":                {},
 	"github.com/rogpeppe/go-internal":         {},
 	"go.uber.org/goleak":                      {},
