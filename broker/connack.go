@@ -56,13 +56,16 @@ func refusedReasons() []string {
 
 // refused counts that something of the client is refused, and tells of it, but not
 // each time.
-func (c *client) refused(reason string, args ...any) {
+func (c *client) refused(reason string, args ...any) { c.refusedFor(reason, "", args...) }
+
+// refusedFor is refused with a cause that is told of by itself.
+func (c *client) refusedFor(reason, cause string, args ...any) {
 	c.b.m.refusals[reason].Inc()
-	c.b.deps.Refused.Note(reason, refused.Source(c.info.Remote.Addr()).String(), append([]any{"client", c.id, "user", c.user}, args...)...)
+	c.b.deps.Refused.NoteCause(reason, cause, refused.Source(c.info.Remote.Addr()).String(), append([]any{"client", c.id, "user", c.user}, args...)...)
 }
 
-// refusedLogin is the reason of an error of authentication.
-func refusedLogin(err error) string {
+// refusedLogin is the reason of an error of authentication, and its cause.
+func refusedLogin(err error) (reason, cause string) {
 	for _, r := range []struct {
 		is     error
 		reason string
@@ -71,10 +74,10 @@ func refusedLogin(err error) string {
 		{auth.ErrDisabled, refusedDisabled}, {auth.ErrBanned, refusedBanned}, {auth.ErrThrottled, refusedThrottled}, {auth.ErrBusy, refusedBusy},
 	} {
 		if errors.Is(err, r.is) {
-			return r.reason
+			return r.reason, r.is.Error()
 		}
 	}
-	return refusedAuth
+	return refusedAuth, ""
 }
 
 // authRefusal hides from the client whether user or password was wrong.

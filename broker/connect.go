@@ -142,7 +142,8 @@ func (c *client) admit(p *packets.Packet, will *session.Will) error {
 	}
 	if err != nil {
 		b.m.authFailed.Inc()
-		c.refused(refusedLogin(err), "claims", cred.Username, "err", err)
+		reason, cause := refusedLogin(err)
+		c.refusedFor(reason, cause, "claims", cred.Username, "err", err)
 		return authRefusal(err)
 	}
 	if err := c.checkWill(will); err != nil {

@@ -106,7 +106,8 @@ func (c *client) reauthenticate(p *packets.Packet) error {
 	defer cancel()
 	reply, user, done, err := c.auth.exchange.Next(ctx, data)
 	if err != nil || (done && user != c.user) {
-		c.refused(refusedLogin(err), "err", cmp.Or(err, errOtherUser))
+		reason, cause := refusedLogin(err)
+		c.refusedFor(reason, cause, "err", cmp.Or(err, errOtherUser))
 		return &codec.Error{Reason: reasonNotAuthorized, Text: "not authorized"}
 	}
 	reason := reasonContinue

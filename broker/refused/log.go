@@ -25,7 +25,7 @@ type Log struct {
 	seen map[noted]*count
 }
 
-type noted struct{ reason, source string }
+type noted struct{ reason, cause, source string }
 
 type count struct {
 	since time.Time
@@ -52,11 +52,15 @@ func Source(a netip.Addr) netip.Addr {
 
 // Note tells of a refusal, unless the same was told of within Period; then it is
 // counted, and the next line says how many there were. args are slog's.
-func (l *Log) Note(reason, source string, args ...any) {
+func (l *Log) Note(reason, source string, args ...any) { l.NoteCause(reason, "", source, args...) }
+
+// NoteCause is Note where one reason, which clients and metrics are told of, has
+// several causes that an operator wants to know apart.
+func (l *Log) NoteCause(reason, cause, source string, args ...any) {
 	if l == nil {
 		return
 	}
-	more, tell := l.note(noted{reason, source})
+	more, tell := l.note(noted{reason, cause, source})
 	if !tell {
 		return
 	}
