@@ -347,9 +347,25 @@ func goldenLog(r *tape) []*raft.Log {
 	goldenFormer(r)
 	goldenImport(r)
 	goldenIdentity(r)
+	goldenAPI(r)
 	// Last: a member that has not told its level yet takes that of all back.
 	r.admin("a", &logpb.Item{Kind: &logpb.Item_MemberPut{MemberPut: &logpb.MemberPut{Node: "serves", Store: "store-s", Address: "s:1", ServingOnly: true}}})
 	return r.logs
+}
+
+// goldenAPI has tokens of the admin API, of which one is gone, and an operator's
+// message.
+func goldenAPI(r *tape) {
+	for _, id := range []string{"t1", "t2"} {
+		r.admin("a", &logpb.Item{Kind: &logpb.Item_ApiTokenPut{ApiTokenPut: &logpb.ApiTokenPut{
+			Id: id, Hash: []byte("hash of " + id), Name: "name", Role: "viewer", ExpiresAt: r.stamp + 3_600_000,
+		}}})
+	}
+	r.admin("a", &logpb.Item{Kind: &logpb.Item_ApiTokenRemove{ApiTokenRemove: &logpb.ApiTokenRemove{Id: "t2"}}})
+	expiry := uint32(60)
+	r.admin("a", &logpb.Item{Kind: &logpb.Item_AdminPublish{AdminPublish: &logpb.AdminPublish{
+		Topic: "s/operator", Payload: []byte("p"), Qos: 1, Retain: true, Properties: []byte{1, 1}, Expiry: &expiry,
+	}}})
 }
 
 // goldenFormer has connections with a will taken over: one of which its node tells
