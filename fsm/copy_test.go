@@ -55,7 +55,7 @@ func build(t testing.TB, records []record) *Store {
 
 // ownNothing leaves out of a dump what is of the old cluster alone.
 func ownNothing(records []string) []string {
-	return slices.DeleteFunc(records, func(r string) bool { return strings.ContainsRune("npt", rune(r[1])) })
+	return slices.DeleteFunc(records, func(r string) bool { return strings.ContainsRune("npty", rune(r[1])) })
 }
 
 // A state built of a copy is the state that was copied, whatever log made it.
