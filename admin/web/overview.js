@@ -32,7 +32,7 @@ export function show(box, state) {
     showFacts(facts, o);
     // Rows are made anew only where who is there has changed, so that a button is not
     // pulled away from under a finger.
-    const shape = o.nodes.map(n => n.node + n.role + n.up + n.draining + n.ready + n.disk + n.version).join();
+    const shape = o.nodes.map(n => n.node + n.role + n.up + n.draining + (n.draining && !n.clients) + n.ready + n.disk + n.version).join();
     if (shape !== told) {
       told = shape;
       fill(nodes, h('h2', {}, 'Nodes'), nodeTable(o, state));
