@@ -139,7 +139,7 @@ func (c *client) shut(s shutdown) {
 	c.out.closing = true
 	c.out.end = s
 	c.out.drop()
-	if c.version == 5 && c.out.open {
+	if c.out.open && c.version == 5 { // before it is open, the version is being read
 		c.out.control = appendDisconnect(c.out.control, c, s)
 	}
 	c.closeBy.Store(c.b.tick.Load() + int64(closeGrace))
