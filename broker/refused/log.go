@@ -23,6 +23,9 @@ type Log struct {
 
 	mu   sync.Mutex
 	seen map[noted]*count
+	// forgot is when those whose period is over were last looked for: not for every
+	// source of an attack that has more than there is room for.
+	forgot time.Time
 }
 
 type noted struct{ reason, cause, source string }
@@ -96,6 +99,10 @@ func (l *Log) note(key noted) (more int, tell bool) {
 
 // forget drops those whose period is over.
 func (l *Log) forget(now time.Time) {
+	if now.Sub(l.forgot) < Period/10 {
+		return
+	}
+	l.forgot = now
 	for key, c := range l.seen {
 		if now.Sub(c.since) >= Period {
 			delete(l.seen, key)
