@@ -189,9 +189,8 @@ func TestTerraformHalfFailed(t *testing.T) {
 			}
 			taken.Close()
 			s.apply()
-			if got := s.voting(); got != "n1 n2 n3" {
-				t.Errorf("%s vote", got)
-			}
+			// They are well when they are up; their votes come a moment later.
+			await(t, patience, func() bool { return s.voting() == "n1 n2 n3" }, func() string { return s.voting() + " vote" })
 		})
 	}
 }
