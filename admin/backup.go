@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -39,13 +38,8 @@ const streamStall = time.Minute
 // serveBackup answers with the stream itself and not with JSON.
 func (s *Server) serveBackup(b Backups) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		var q BackupRequest
-		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-		if err == nil && len(bytes.TrimSpace(body)) > 0 {
-			err = decodeStrict(body, &q)
-		}
-		if err != nil {
-			writeError(w, &Error{Invalid, fmt.Sprintf("the request of %s is not understood (%v): use the mqcluster of the same version", opBackup, err)})
+		q, ok := requestOf[BackupRequest](w, r, opBackup)
+		if !ok {
 			return
 		}
 		out := &stream{w: w, control: http.NewResponseController(w)}
@@ -53,7 +47,7 @@ func (s *Server) serveBackup(b Backups) http.HandlerFunc {
 		_ = out.control.SetReadDeadline(time.Time{}) // a connection that has none needs none taken away
 		start := time.Now()
 		ctx, a := asked(r.Context(), opBackup, q)
-		err = b.Backup(ctx, q, out)
+		err := b.Backup(ctx, q, out)
 		if s.auditor != nil {
 			s.auditor.Audited(ctx, a, err)
 		}

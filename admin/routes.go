@@ -281,14 +281,8 @@ func subject(request any) string {
 // handle decodes a request, calls do and encodes its answer or error.
 func handle[Q, A any](s *Server, op string, do func(context.Context, Q) (A, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		var q Q
-		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-		if err == nil && len(bytes.TrimSpace(body)) > 0 {
-			err = decodeStrict(body, &q)
-		}
-		clear(body) // it may hold a password
-		if err != nil {
-			writeError(w, &Error{Invalid, fmt.Sprintf("the request of %s is not understood (%v): use the mqcluster of the same version", op, err)})
+		q, ok := requestOf[Q](w, r, op)
+		if !ok {
 			return
 		}
 		// The server's own deadline is for requests that are answered at once: it would
@@ -302,6 +296,21 @@ func handle[Q, A any](s *Server, op string, do func(context.Context, Q) (A, erro
 		}
 		writeJSON(w, http.StatusOK, answer)
 	}
+}
+
+// requestOf reads the request of an operation; where it is not understood it answers,
+// and ok is false.
+func requestOf[Q any](w http.ResponseWriter, r *http.Request, op string) (q Q, ok bool) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err == nil && len(bytes.TrimSpace(body)) > 0 {
+		err = decodeStrict(body, &q)
+	}
+	clear(body) // it may hold a password
+	if err != nil {
+		writeError(w, &Error{Invalid, fmt.Sprintf("the request of %s is not understood (%v): use the mqcluster of the same version", op, err)})
+		return q, false
+	}
+	return q, true
 }
 
 // decodeStrict refuses unknown fields and anything after the value.

@@ -49,13 +49,8 @@ const opTrace = "trace"
 // serveTrace answers with one JSON value a line, for as long as the client listens.
 func (s *Server) serveTrace(t Tracer) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		var q TraceRequest
-		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-		if err == nil && len(bytes.TrimSpace(body)) > 0 {
-			err = decodeStrict(body, &q)
-		}
-		if err != nil {
-			writeError(w, &Error{Invalid, fmt.Sprintf("the request of %s is not understood (%v): use the mqcluster of the same version", opTrace, err)})
+		q, ok := requestOf[TraceRequest](w, r, opTrace)
+		if !ok {
 			return
 		}
 		out := &stream{w: w, control: http.NewResponseController(w)}
@@ -65,7 +60,7 @@ func (s *Server) serveTrace(t Tracer) http.HandlerFunc {
 		defer cancel()
 		// A server that closes does not wait for those who look on.
 		defer context.AfterFunc(s.watching, cancel)()
-		err = t.Trace(ctx, q, func(steps []TraceStep) error {
+		err := t.Trace(ctx, q, func(steps []TraceStep) error {
 			if !still(ctx) {
 				return errTokenEnded
 			}

@@ -24,7 +24,7 @@ func trace(t testing.TB, n *node) *tracer {
 		select {
 		case c.steps <- *s:
 		default:
-			panic("nobody reads the steps")
+			panic("nobody reads the steps") // on a goroutine of the broker, which a test cannot fail from
 		}
 	})
 	t.Cleanup(func() { n.broker.Trace(nil) })

@@ -25,7 +25,7 @@ func TestRetreat(t *testing.T) {
 			t.Errorf("it was red for %v before it turned red", red)
 		}
 		want(admin.DrainNotice, true)
-		time.Sleep(3 * time.Second)
+		time.Sleep(3 * time.Second) // the bubble's clock
 		r.enter(a, admin.DrainSend)
 
 		// A stop while an operator's drain is under way: balancers have noticed.
@@ -41,7 +41,7 @@ func TestRetreat(t *testing.T) {
 		// It is taken back when the drains under way have ended.
 		go func() {
 			<-a.ctx.Done()
-			time.Sleep(time.Second)
+			time.Sleep(time.Second)        // likewise
 			r.enter(a, admin.DrainDrained) // of no meaning any more
 			a.drains.Done()
 		}()

@@ -50,7 +50,7 @@ func TestBudgetSparesHandshakes(t *testing.T) {
 		s1, h1 := take(t, b)
 		s1.busy(true)
 		s1.busy(false)
-		time.Sleep(time.Millisecond)
+		time.Sleep(time.Millisecond) // the bubble's clock, as everywhere here
 		s2, h2 := take(t, b)
 		s2.busy(true)
 		time.AfterFunc(time.Minute, func() { s2.busy(false) })

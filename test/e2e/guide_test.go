@@ -163,10 +163,18 @@ func runWith(t *testing.T, env, name string, args ...string) (string, error) {
 // waits until a client with the configuration reaches one.
 func balancer(t *testing.T, c *Cluster, balance string, config *tls.Config, of func(*Node) string) (front string) {
 	t.Helper()
+	return haproxy(t, c, "  balance "+balance+"\n", "", config, of)
+}
+
+// haproxy runs HAProxy before addresses of the nodes, with options of its section and
+// of its servers, until the test ends, and waits until a client with the configuration
+// reaches one.
+func haproxy(t *testing.T, c *Cluster, section, server string, config *tls.Config, of func(*Node) string) (front string) {
+	t.Helper()
 	front = freeAddress(t)
 	text := "global\n  maxconn 2000\ndefaults\n  mode tcp\n  timeout connect 2s\n  timeout client 1h\n  timeout server 1h\n" +
-		"listen mqtt\n  bind " + front + "\n  balance " + balance + "\n  option httpchk GET /readyz\n" +
-		"  default-server check inter 300ms fall 2 rise 1 on-marked-down shutdown-sessions\n"
+		"listen mqtt\n  bind " + front + "\n" + section + "  option httpchk GET /readyz\n" +
+		"  default-server check inter 300ms fall 2 rise 1 " + server + " on-marked-down shutdown-sessions\n"
 	for _, n := range c.Nodes {
 		_, port, _ := net.SplitHostPort(n.Health)
 		text += fmt.Sprintf("  server %s %s port %s addr 127.0.0.1\n", n.ID, of(n), port)

@@ -10,10 +10,8 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -281,39 +279,7 @@ func TestBalanced(t *testing.T) {
 	c := newListening(t, 3, func(n *Node) []string {
 		return []string{"--listener", "tls,proxy_from=127.0.0.1/32,address=" + n.TLS}
 	})
-	front := freeAddress(t)
-	config := "global\n  maxconn 1000\ndefaults\n  mode tcp\n  timeout connect 2s\n  timeout client 1h\n  timeout server 1h\n" +
-		"  option redispatch\n  retries 3\nlisten mqtt\n  bind " + front + "\n  balance leastconn\n  option httpchk GET /readyz\n" +
-		"  default-server check inter 300ms fall 2 rise 1 send-proxy-v2 on-marked-down shutdown-sessions\n"
-	for _, n := range c.Nodes {
-		_, port, _ := net.SplitHostPort(n.Health)
-		config += fmt.Sprintf("  server %s %s port %s addr 127.0.0.1\n", n.ID, n.TLS, port)
-	}
-	file := filepath.Join(t.TempDir(), "haproxy.cfg")
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command("haproxy", "-db", "-f", file)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	var said lockedBuffer
-	cmd.Stdout, cmd.Stderr = &said, &said
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait() // it was killed
-		if t.Failed() {
-			t.Logf("haproxy: %s", said.String())
-		}
-	})
-	await(t, patience, func() bool {
-		conn, err := tls.Dial("tcp", front, c.ClientTLS)
-		if err == nil {
-			conn.Close()
-		}
-		return err == nil
-	}, said.String)
+	front := haproxy(t, c, "  option redispatch\n  retries 3\n  balance leastconn\n", "send-proxy-v2", c.ClientTLS, func(n *Node) string { return n.TLS })
 
 	through := login{front, c.ClientTLS, user, password}
 	sub := through.must(t, persistent("balanced-sub", 3600))

@@ -129,7 +129,7 @@ func (n *Node) flip(t *testing.T, prefix string) (key []byte) {
 	return key
 }
 
-// quietPebble is a logger for a look at a store.
+// quietPebble is a logger for a look at a store; Pebble's Fatalf must not return.
 type quietPebble struct{}
 
 func (quietPebble) Infof(string, ...any)      {}
