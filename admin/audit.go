@@ -114,6 +114,8 @@ func detail(request any) string {
 		add("%d rules: %s", len(r.Rules), strings.Join(r.Rules, "; "))
 	case AclRollback:
 		add("to version %d", r.Version)
+	case banPutQuery:
+		return detail(BanRequest{Lifetime: r.As.Lifetime, Reason: r.As.Reason})
 	case BanRequest:
 		if r.Lifetime > 0 {
 			add("for %s", r.Lifetime)
@@ -153,7 +155,8 @@ type AuditQuery struct {
 
 // AuditRecord is one change, or an attempt.
 type AuditRecord struct {
-	At        time.Time `json:"at"` // by the log's clock
+	Index     uint64    `json:"index"` // its place in the log; no two have the same
+	At        time.Time `json:"at"`    // by the log's clock
 	Actor     string    `json:"actor"`
 	Node      string    `json:"node"` // that was asked
 	Operation string    `json:"operation"`
@@ -161,6 +164,36 @@ type AuditRecord struct {
 	Detail    string    `json:"detail"`
 	// Refused is why it was not done; empty: it was.
 	Refused string `json:"refused,omitempty"`
+}
+
+// auditPage asks for a page of the audit.
+type auditPage struct {
+	Search    string `query:"q" doc:"only what has this in who asked, what for, or whom it was about"`
+	Operation string `query:"operation" doc:"only operations that begin like this, such as user or acl/set"`
+	Refused   bool   `query:"refused" doc:"true: only what was refused"`
+	Cursor    string `query:"cursor" doc:"next of the page before"`
+	Limit     int    `query:"limit" doc:"length of a page, 1000 at most; 100 if left out"`
+}
+
+// auditWhole is more than the log keeps.
+const auditWhole = 1 << 20
+
+func (s *Server) auditResources(m *mux, b Backend) {
+	a := b.Auditor
+	if a == nil {
+		return
+	}
+	handleResource(s, m, get("/v1/audit", tagAccess, "Who asked for which change, the newest first."), func(ctx context.Context, q auditPage) (Page[AuditRecord], error) {
+		all, err := a.ListAudit(ctx, AuditQuery{Operation: q.Operation, Refused: q.Refused, Limit: auditWhole})
+		if err != nil {
+			return Page[AuditRecord]{}, err
+		}
+		// The newest has the least key, so that what is added meanwhile moves no page.
+		key := func(r AuditRecord) string { return fmt.Sprintf("%016x", ^r.Index) }
+		return paged(all, q.Cursor, q.Limit, key, func(r AuditRecord) bool {
+			return contains(r.Actor, q.Search) || contains(r.Operation, q.Search) || contains(r.Subject, q.Search)
+		})
+	})
 }
 
 // ListAudit is Auditor.ListAudit.

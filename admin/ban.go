@@ -2,6 +2,8 @@ package admin
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -30,6 +32,47 @@ type Ban struct {
 	ExpiresAt time.Time `json:"expires_at,omitzero"` // likewise; zero: never
 	Automatic bool      `json:"automatic"`           // a node saw abuse
 	Reason    string    `json:"reason"`
+}
+
+// banQuery names whom a ban keeps out.
+type banQuery struct {
+	Kind  string `path:"kind" doc:"address, user or client"`
+	Value string `path:"value" doc:"address or network, name, or client id, percent-encoded"`
+}
+
+// banPutQuery is a ban as it is to be.
+type banPutQuery struct {
+	Kind  string `path:"kind" doc:"address, user or client"`
+	Value string `path:"value" doc:"address or network, name, or client id, percent-encoded"`
+	As    BanPut `body:""`
+}
+
+// BanPut is how long a ban lasts from now on, and why there is one.
+type BanPut struct {
+	Lifetime time.Duration `json:"lifetime_ns,omitempty"` // 0: until it is removed
+	Reason   string        `json:"reason,omitempty"`
+}
+
+func (s *Server) banResources(m *mux, b Backend) {
+	e := b.Bans
+	if e == nil {
+		return
+	}
+	handleResource(s, m, get("/v1/bans", tagAccess, "Bans in force."), func(ctx context.Context, q listQuery) (Page[Ban], error) {
+		all, err := e.ListBans(ctx)
+		if err != nil {
+			return Page[Ban]{}, err
+		}
+		key := func(b Ban) string { return b.Kind + " " + b.Value }
+		slices.SortFunc(all, func(x, y Ban) int { return strings.Compare(key(x), key(y)) })
+		return paged(all, q.Cursor, q.Limit, key, func(b Ban) bool { return contains(b.Value, q.Search) || contains(b.Reason, q.Search) })
+	})
+	handleResource(s, m, put("/v1/bans/{kind}/{value}", tagAccess, "Ban an address, a user or a client id in the whole cluster, connected ones included.", RoleAdmin).as(opBanAdd), func(ctx context.Context, q banPutQuery) (Change, error) {
+		return e.AddBan(ctx, BanRequest{Kind: q.Kind, Value: q.Value, Lifetime: q.As.Lifetime, Reason: q.As.Reason})
+	})
+	handleResource(s, m, remove("/v1/bans/{kind}/{value}", tagAccess, "Lift a ban.", RoleAdmin).as(opBanRemove), func(ctx context.Context, q banQuery) (Change, error) {
+		return once(e.RemoveBan(ctx, BanRequest{Kind: q.Kind, Value: q.Value}))
+	})
 }
 
 // AddBan is Bans.AddBan.

@@ -48,7 +48,7 @@ func (noClock) Clock(context.Context, ClockRequest) (ClockReading, error) { retu
 var bodies = map[string]string{
 	"POST /v1/publish": `{"topic":"a","text":"x"}`, "PUT /v1/retained/{topic...}": `{"text":"x"}`,
 	"POST /v1/api-tokens": `{"name":"x","role":"viewer"}`, "PUT /v1/users/{user}": `{"roles":["r"]}`,
-	"PUT /v1/acls/{subject}": `{"rules":["allow both #"]}`,
+	"PUT /v1/acls/{subject}": `{"rules":["allow both #"]}`, "PUT /v1/bans/{kind}/{value}": `{"reason":"noise"}`,
 }
 
 // TestAnswersFitOpenAPI asks every route, and holds what it answers against the
@@ -79,7 +79,7 @@ func TestAnswersFitOpenAPI(t *testing.T) {
 			t.Errorf("%s: %v", pointer, err)
 		}
 	}
-	fill := strings.NewReplacer("{node}", "a", "{client}", "c", "{user}", "u", "{subject}", "user:u", "{id}", "none", "{topic...}", "a%2Fb")
+	fill := strings.NewReplacer("{node}", "a", "{client}", "c", "{user}", "u", "{subject}", "user:u", "{id}", "none", "{kind}", "address", "{value}", "10.0.0.0%2F8", "{topic...}", "a%2Fb")
 	m := s.server.apiHandler(allParts(s))
 	if len(m.routes) < 50 {
 		t.Fatalf("only %d routes", len(m.routes))

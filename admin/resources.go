@@ -24,6 +24,8 @@ func (s *Server) resources(m *mux, b Backend) {
 	s.messageResources(m, b)
 	s.accessResources(m, b)
 	s.tokenResources(m, b)
+	s.banResources(m, b)
+	s.auditResources(m, b)
 }
 
 func get(path, tag, summary string) route {

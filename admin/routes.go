@@ -264,6 +264,10 @@ func subject(request any) string {
 		return r.Subject
 	case BanRequest:
 		return r.Kind + " " + r.Value
+	case banQuery:
+		return r.Kind + " " + r.Value
+	case banPutQuery:
+		return r.Kind + " " + r.Value
 	case CertRequest:
 		return r.Name
 	case LeaveRequest:

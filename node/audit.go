@@ -100,7 +100,7 @@ func (b backend) ListAudit(_ context.Context, q admin.AuditQuery) ([]admin.Audit
 		if strings.Contains(by.GetActor(), q.Actor) && strings.HasPrefix(by.GetOperation(), q.Operation) &&
 			strings.Contains(by.GetSubject(), q.Subject) && (!q.Refused || r.Outcome != "") {
 			out = append(out, admin.AuditRecord{
-				At: time.UnixMilli(r.Stamp), Actor: by.GetActor(), Node: by.GetNode(), Operation: by.GetOperation(),
+				Index: r.Pos, At: time.UnixMilli(r.Stamp), Actor: by.GetActor(), Node: by.GetNode(), Operation: by.GetOperation(),
 				Subject: by.GetSubject(), Detail: by.GetDetail(), Refused: r.Outcome,
 			})
 		}

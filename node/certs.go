@@ -176,6 +176,7 @@ var errNoSuchCert = errors.New("there is no certificate with this serial number:
 
 // RevokeCert implements admin.Certs.
 func (b backend) RevokeCert(ctx context.Context, serial string) (admin.Change, error) {
+	serial = mtls.PlainSerial(serial)
 	for _, c := range b.n.store.Certs() {
 		if c.Serial == serial {
 			return b.change(ctx, &logpb.Item{Kind: &logpb.Item_CertPut{CertPut: &logpb.CertPut{

@@ -30,9 +30,23 @@ const (
 	recheck = 5 * time.Second
 )
 
+// Between two collections as much garbage may gather as suits what is in use: a small
+// node would collect all the time, a large one would hold twice of what it needs.
+const (
+	someGarbage  = 64 << 20
+	leastPercent = 50
+	mostPercent  = 400
+)
+
+// garbagePercent is GOGC where live bytes are in use.
+func garbagePercent(live uint64) int {
+	return int(min(max(someGarbage*100/max(live, 1), leastPercent), mostPercent))
+}
+
 // memory watches what this process uses of its limit.
 type memory struct {
 	limit   uint64
+	percent int // GOGC as it was set last; 0: it is the operator's
 	short   atomic.Bool
 	used    atomic.Uint64
 	log     *slog.Logger
@@ -55,6 +69,10 @@ func openMemory(limit uint64, log *slog.Logger, reg prometheus.Registerer) (*mem
 		m.limit = math.MaxInt64
 	}
 	debug.SetMemoryLimit(int64(min(m.limit, math.MaxInt64)))
+	if os.Getenv("GOGC") == "" {
+		m.percent = garbagePercent(0)
+		debug.SetGCPercent(m.percent)
+	}
 	for _, name := range inUse() {
 		m.samples = append(m.samples, metrics.Sample{Name: name})
 	}
@@ -106,6 +124,16 @@ func (m *memory) sample() {
 		}
 	}
 	m.judge(used)
+	m.pace(used)
+}
+
+// pace sets how much garbage may gather. It stops the world for a moment, so that small
+// changes are not worth it.
+func (m *memory) pace(used uint64) {
+	if want := garbagePercent(used); m.percent > 0 && (want*5 > m.percent*6 || want*6 < m.percent*5 || want != m.percent && (want == leastPercent || want == mostPercent)) {
+		m.percent = want
+		debug.SetGCPercent(want)
+	}
 }
 
 // judge says once that memory became short, and once that it no longer is.

@@ -46,3 +46,12 @@ func TestMemoryInUse(t *testing.T) {
 		t.Error("nothing is known of the memory there is")
 	}
 }
+
+// A node with little in use collects seldom, one with much holds little beside it.
+func TestGarbagePercent(t *testing.T) {
+	for live, want := range map[uint64]int{0: mostPercent, 4 << 20: mostPercent, 64 << 20: 100, 80 << 20: 80, 1 << 30: leastPercent} {
+		if got := garbagePercent(live); got != want {
+			t.Errorf("%d MiB in use: %d %%, want %d", live>>20, got, want)
+		}
+	}
+}

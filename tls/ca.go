@@ -17,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 	"unicode/utf8"
 )
@@ -207,6 +208,12 @@ func KeyHash(pub crypto.PublicKey) []byte {
 // Serial returns a certificate's serial number the way the whole program writes
 // it: lower-case hexadecimal without leading zeros.
 func Serial(cert *x509.Certificate) string { return cert.SerialNumber.Text(16) }
+
+// PlainSerial is a serial number as Serial has it, of one that may be written as
+// openssl and browsers do: in capitals, with colons and with a leading 0.
+func PlainSerial(text string) string {
+	return strings.TrimLeft(strings.ToLower(strings.ReplaceAll(text, ":", "")), "0")
+}
 
 // leaf is what sign writes into a certificate, beside what all have in common.
 type leaf struct {

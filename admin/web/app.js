@@ -8,8 +8,10 @@ import * as tail from './tail.js';
 import * as routes from './routes.js';
 import * as access from './access.js';
 import * as certificates from './certificates.js';
+import * as bans from './bans.js';
+import * as audit from './audit.js';
 
-const pages = { overview, clients, sessions, topics, tail, routes, access, certificates };
+const pages = { overview, clients, sessions, topics, tail, routes, access, bans, certificates, audit };
 const root = document.getElementById('app');
 
 // state is what the pages share.
@@ -86,7 +88,8 @@ function login(words) {
 
 const names = {
   overview: 'Overview', clients: 'Clients', sessions: 'Sessions', topics: 'Topics',
-  tail: 'Live tail', routes: 'Routes', access: 'Access', certificates: 'Certificates',
+  tail: 'Live tail', routes: 'Routes', access: 'Access', bans: 'Bans',
+  certificates: 'Certificates', audit: 'Audit',
 };
 
 let health, stale, links, main, place;

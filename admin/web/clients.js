@@ -2,6 +2,7 @@
 import { api, bytes, clock, count, dialog, fill, h, mark, since, span, stream, toast, version } from './lib.js';
 import { list } from './list.js';
 import { detail } from './sessions.js';
+import { ban } from './bans.js';
 
 export function show(box, state, parameters) {
   const lists = h('div', { class: 'lists' });
@@ -21,7 +22,9 @@ export function show(box, state, parameters) {
     { name: 'Silent', num: true, of: c => c.known ? quiet(c) : '–' },
   ];
   if (state.may('operator')) {
-    columns.push({ name: '', label: 'Disconnect', class: 'do', of: c => h('button', { 'data-key': 'd' + c.client, 'aria-label': 'Disconnect ' + c.client, onclick: () => disconnect(c.client, () => found.reload()) }, 'Disconnect') });
+    columns.push({ name: '', label: 'Actions', class: 'do', of: c => [
+      h('button', { 'data-key': 'd' + c.client, 'aria-label': 'Disconnect ' + c.client, onclick: () => disconnect(c.client, () => found.reload()) }, 'Disconnect'),
+      state.may('admin') && h('button', { 'data-key': 'b' + c.client, 'aria-label': 'Ban ' + c.client, onclick: () => ban({ kind: 'client', value: c.client }, () => found.reload()) }, 'Ban…')] });
   }
   const nodes = () => [['', 'All nodes'], ...((state.overview && state.overview.nodes) || []).map(n => [n.node, n.node])];
   const found = list(lists, 'clients', {
@@ -62,7 +65,7 @@ function quiet(c) {
 async function disconnect(client, done) {
   const answer = await dialog('Disconnect ' + client, [
     h('p', {}, 'Its connection is closed and its will is published. Its session stays, and it may connect again at once.'),
-    h('p', { class: 'hint' }, 'To keep it out, disable its user under Access.'),
+    h('p', { class: 'hint' }, 'To keep it out, ban it instead, or disable its user under Access.'),
   ], { label: 'Disconnect', danger: true, run: () => api('DELETE', 'clients/' + encodeURIComponent(client)) });
   if (!answer) return;
   toast(answer.node ? `${client} was disconnected from ${answer.node}.` : `${client} was not connected any more.`);

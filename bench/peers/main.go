@@ -51,7 +51,7 @@ func parse() (options, error) {
 	flag.StringVar(&o.mqcluster, "mqcluster", "bin/mqcluster", "the binary to measure")
 	flag.StringVar(&o.mosquitto, "mosquitto", "mosquitto", "the peer; also looked for in /usr/sbin")
 	flag.StringVar(&o.nats, "nats", "nats-server", "the peer; also looked for in /usr/sbin")
-	flag.StringVar(&o.targets, "targets", "mosquitto,nats,one,three", "what to compare: mosquitto, nats, null (a broker that does nothing: the load generator's ceiling, a bare TLS server), one (a node), three (nodes, publishers and subscribers on different ones); ratios are to the first, in some cases to null")
+	flag.StringVar(&o.targets, "targets", "mosquitto,nats,one,three", "what to compare: mosquitto, nats, null (a broker that does nothing: the load generator's ceiling, a bare TLS server), one (a node), watched (a node whose metrics are read every second while a trace follows one pair of clients), three (nodes, publishers and subscribers on different ones); ratios are to the first, in some cases to null")
 	o.commands = map[string]string{}
 	flag.Func("peer", "name=COMMAND: one more broker to compare; in the command, split at spaces, {port} is where it shall listen on 127.0.0.1 and {dir} a directory of its own; a script must exec the broker; repeatable", func(s string) error {
 		name, command, ok := strings.Cut(s, "=")

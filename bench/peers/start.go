@@ -72,10 +72,12 @@ func (s *starter) startIn(ctx context.Context, name, dir string) (bench.Target, 
 		return s.startNull(ctx, name, dir)
 	case "one":
 		return s.startCluster(ctx, name, dir, 1)
+	case "watched":
+		return s.startWatched(ctx, name, dir)
 	case "three":
 		return s.startCluster(ctx, name, dir, 3)
 	}
-	return bench.Target{}, errors.New("it is none of mosquitto, nats, null, one and three, and no -peer")
+	return bench.Target{}, errors.New("it is none of mosquitto, nats, null, one, watched and three, and no -peer")
 }
 
 // spawn starts a process of a target, whose output goes to a file.

@@ -56,9 +56,9 @@ a file no node has to run.`,
 
 // certsOf are those of a subject or a serial number, the newest first.
 func certsOf(all []admin.Cert, what string) (out []admin.Cert) {
-	serial := strings.TrimLeft(strings.ToLower(strings.ReplaceAll(what, ":", "")), "0")
+	serial := mtls.PlainSerial(what)
 	for _, c := range all {
-		if c.Subject == what || strings.TrimLeft(c.Serial, "0") == serial {
+		if c.Subject == what || c.Serial == serial {
 			out = append(out, c)
 		}
 	}

@@ -19,7 +19,7 @@ type routeLog struct {
 	done        chan struct{} // closed from the start
 
 	mu      sync.Mutex
-	filters map[string]struct{}
+	filters filterSet
 	hash    uint64
 	changes []change // versions base+1 … base+len; elements never change
 	base    uint64
@@ -39,7 +39,7 @@ type waiter struct {
 func newRouteLog(incarnation uint64, keep int, patience time.Duration, met *metrics) *routeLog {
 	l := &routeLog{
 		incarnation: incarnation, keep: keep, patience: patience, metrics: met,
-		done: make(chan struct{}), filters: map[string]struct{}{}, peers: map[*peer]uint64{},
+		done: make(chan struct{}), filters: newFilterSet(), peers: map[*peer]uint64{},
 	}
 	close(l.done)
 	return l
@@ -54,10 +54,9 @@ func (l *routeLog) add(filter string) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if _, ok := l.filters[filter]; ok {
+	if !l.filters.add(filter) {
 		return
 	}
-	l.filters[filter] = struct{}{}
 	l.record(change{filter, true})
 	l.lastAdd = l.version()
 	for p := range l.peers {
@@ -70,10 +69,9 @@ func (l *routeLog) add(filter string) {
 func (l *routeLog) remove(filter string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if _, ok := l.filters[filter]; !ok {
+	if !l.filters.remove(filter) {
 		return
 	}
-	delete(l.filters, filter)
 	l.record(change{filter, false})
 }
 
@@ -86,7 +84,7 @@ func (l *routeLog) record(ch change) {
 		l.base += uint64(cut)
 		l.changes = slices.Clone(l.changes[cut:])
 	}
-	l.metrics.local.Set(float64(len(l.filters)))
+	l.metrics.local.Set(float64(l.filters.len()))
 }
 
 // digest returns a consistent triple.
@@ -119,11 +117,7 @@ func (l *routeLog) after(version uint64, limit int) (changes []change, ok bool) 
 func (l *routeLog) snapshot() (all []string, version, hash uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	all = make([]string, 0, len(l.filters))
-	for f := range l.filters {
-		all = append(all, f)
-	}
-	return all, l.version(), l.hash
+	return l.filters.list(), l.version(), l.hash
 }
 
 // connected counts p among the peers that Synced waits for. It returns the

@@ -5,6 +5,8 @@ package aws
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -49,6 +51,9 @@ func TestAWS(t *testing.T) {
 		t.Errorf("the cluster was %s and is %s", cluster, got)
 	}
 	l.more(time.Second)
+	if os.Getenv("E2E_LONG") != "" { // minutes more
+		s.growAndShrink(l)
+	}
 	s.refuseSecond()
 	s.judgeBackup()
 	s.judgeNumbers()
@@ -179,6 +184,43 @@ func (s *site) loseFirst(l *load) {
 	}
 	s.awaitWell()
 	l.more(time.Second)
+}
+
+// growAndShrink has five voters and one node that only serves, and then what there was
+// before; the leader takes out who is gone.
+func (s *site) growAndShrink(l *load) {
+	s.t.Helper()
+	before := s.values
+	s.values = maps.Clone(before)
+	s.values["voters"], s.values["serving_nodes"] = "5", "1"
+	s.apply()
+	s.awaitWell()
+	s.judgeMembers(map[string]string{"a": "voter", "b": "voter", "c": "voter", "d": "voter", "e": "voter", "s1": "serving"})
+	l.more(time.Second)
+	s.values = before
+	l.rec.Drain(s.balancer)
+	s.apply()
+	for _, node := range []string{"a", "b", "c"} { // the minute is over
+		s.on(node, "systemctl", "start", "mqcluster-aws-tick.service")
+	}
+	s.awaitWell()
+	s.judgeMembers(map[string]string{"a": "voter", "b": "voter", "c": "voter"})
+	l.more(time.Second)
+}
+
+// judgeMembers: who is in the cluster, and as what.
+func (s *site) judgeMembers(want map[string]string) {
+	s.t.Helper()
+	await(s.t, "the members", func() error {
+		got := map[string]string{}
+		for _, m := range s.status("b").Members {
+			got[m.Node] = strings.Replace(m.Role, "leader", "voter", 1)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			return fmt.Errorf("(-want +got):\n%s", diff)
+		}
+		return nil
+	})
 }
 
 // refuseSecond takes the token away, as if there were no cluster: the first node makes

@@ -73,7 +73,9 @@ func TestDashboard(t *testing.T) {
 	t.Run("find", func(t *testing.T) { b.t = t; testFind(b, count) })
 	t.Run("tail", func(t *testing.T) { b.t = t; testTail(b, devices[1]) })
 	t.Run("topics", func(t *testing.T) { b.t = t; testTopics(b) })
+	t.Run("many topics", func(t *testing.T) { b.t = t; testManyTopics(b, devices[:20]) })
 	t.Run("explain", func(t *testing.T) { b.t = t; testExplain(b) })
+	t.Run("ban", func(t *testing.T) { b.t = t; testBan(b, count) })
 	t.Run("look", func(t *testing.T) { b.t = t; testLook(b) })
 	t.Run("axe", func(t *testing.T) { b.t = t; testAxe(b) })
 	t.Run("drain", func(t *testing.T) { b.t = t; testDrain(b) })
@@ -180,6 +182,41 @@ func testTopics(b *browser) {
 	b.shot("topics")
 }
 
+// testManyTopics has 10,000 topics retain something, opens the levels of 2,000 of
+// them, and sees that the page stays smooth while it looks again.
+func testManyTopics(b *browser, devices []*device) {
+	const groups, each, opened = 100, 100, 20
+	for i := range groups * each {
+		if err := devices[i%len(devices)].publish(fmt.Sprintf("wide/%03d/%03d", i/each, i%each), strconv.Itoa(i), true); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	b.goTo("topics")
+	b.until("wide", `document.querySelector('.level[data-topic="wide"] .fold')`)
+	b.press(`.level[data-topic="wide"] .fold`)
+	b.until("all groups", fmt.Sprintf(`document.querySelectorAll('.level[data-topic^="wide/"]').length === %d`, groups))
+	b.run("watch how long the page is busy", chromedp.Evaluate(`
+		window.busy = [];
+		new PerformanceObserver(l => busy.push(...l.getEntries().map(e => e.duration))).observe({ type: 'longtask' });
+		window.frames = [];
+		(function frame(last) { requestAnimationFrame(now => { if (last) frames.push(now - last); frame(now); }); })(0);`, nil))
+	for i := range opened {
+		b.press(fmt.Sprintf(`.level[data-topic="wide/%03d"] .fold`, i*3))
+		b.until("what is below it", fmt.Sprintf(`document.querySelectorAll('.level[data-topic^="wide/%03d/"]').length === %d`, i*3, each))
+	}
+	b.run("from now on", chromedp.Evaluate(`performance.clearResourceTimings(); performance.setResourceTimingBufferSize(5000)`, nil))
+	b.until("that it looked again, twice", `performance.getEntriesByType('resource').filter(e => e.name.includes('under=wide%2F&')).length >= 3`)
+	b.shot("many-topics")
+	longest := eval[float64](b, `Math.max(0, ...busy)`)
+	tasks := eval[int](b, `busy.length`)
+	frame := eval[float64](b, `frames.sort((a, b) => a - b)[Math.floor(frames.length * 0.99)]`)
+	rows := eval[int](b, `document.querySelectorAll('.level').length`)
+	b.t.Logf("%d topics, %d rows: %d tasks of more than 50 ms, the longest %.0f ms; p99 of a frame %.0f ms", groups*each, rows, tasks, longest, frame)
+	if longest > 250 {
+		b.t.Errorf("the page was busy for %.0f ms", longest)
+	}
+}
+
 func testExplain(b *browser) {
 	b.goTo("access?tab=explain")
 	b.run("ask", chromedp.WaitVisible("#x-user"), chromedp.SendKeys("#x-user", "anna"), chromedp.SendKeys("#x-topic", "plant/1/state\r"))
@@ -189,8 +226,31 @@ func testExplain(b *browser) {
 	b.until("the answer", says(".verdict", "Allowed")+` && `+says(".answer", "allow subscribe plant/#"))
 }
 
+// testBan bans a client from the list, lifts it again, and finds both in the audit.
+func testBan(b *browser, count int) {
+	who := fmt.Sprintf("dev-%05d", count-5)
+	b.goTo("clients?q=" + who)
+	b.until("the client", says("tbody th", who)+` && document.querySelectorAll('tbody tr').length === 1`)
+	b.press("tbody td.do button:last-child")
+	b.run("why", chromedp.WaitVisible("#ban-reason"), chromedp.SendKeys("#ban-reason", "it shouts"))
+	b.shot("ban")
+	b.run("yes", chromedp.Click("dialog .danger"))
+	b.until("that it is banned", says(".toast", who+" is banned"))
+	b.until("that it is gone", says(".empty", "Nothing matches"))
+	b.goTo("bans")
+	b.until("the ban", says("tbody tr", who)+` && `+says("tbody tr", "it shouts"))
+	b.shot("bans")
+	b.press("tbody td.do button")
+	b.run("lift it", chromedp.WaitVisible("dialog .danger"), chromedp.Click("dialog .danger"))
+	b.until("nobody", says(".empty", "Nobody is banned"))
+	b.goTo("audit?operation=ban")
+	b.until("both", `document.querySelectorAll('tbody tr').length === 2 && `+says("tbody tr", "client "+who)+` && `+says("tbody tr", "token duty"))
+	b.goTo("audit?q=" + who)
+	b.until("by whom it was", `document.querySelectorAll('tbody tr').length >= 2`)
+}
+
 // looks are pages that are only looked at.
-var looks = []string{"overview", "clients", "sessions", "topics", "tail?filter=plant/%23", "routes", "access", "access?tab=rules", "access?tab=tokens", "certificates"}
+var looks = []string{"overview", "clients", "sessions", "topics", "tail?filter=plant/%23", "routes", "access", "access?tab=rules", "access?tab=tokens", "bans", "certificates", "audit"}
 
 // testLook sees that every page shows something, and keeps pictures of them.
 func testLook(b *browser) {

@@ -18,7 +18,7 @@ import (
 // is connected too, and ends by time; and has guesses slowed down.
 func TestBans(t *testing.T) {
 	t.Parallel()
-	c := NewCluster(t, Options{Flags: append([]string{"--abuse.user-failures", "5", "--abuse.scan-limit", "30"}, cheap...)})
+	c := NewCluster(t, Options{Flags: append([]string{"--abuse.user-failures", "5", "--abuse.scan-limit", "30", "--abuse.flap-limit", "9"}, cheap...)})
 	n := c.Nodes[0]
 	c.addUser("dev1", "secret")
 	from := func(node *Node, address, name, secret, id string) (*rawmqtt.Packet, *rawmqtt.Client) {
@@ -108,6 +108,26 @@ func TestBans(t *testing.T) {
 		}
 		if k := strings.Count(n.Log(), "reason=credentials source=127.0.6.66"); k != 1 {
 			t.Errorf("five guesses make %d lines of log", k)
+		}
+	})
+	t.Run("a client that comes and goes", func(t *testing.T) {
+		for i := range 9 {
+			ack, raw := from(n, "127.0.8.8", user, password, "flapper")
+			is("0x00", ack, fmt.Sprint("connection ", i+1))
+			if i < 8 {
+				raw.Disconnect(0)
+			} else if _, err := raw.AwaitClose(patience); err != nil {
+				t.Errorf("it stays connected: %v", err)
+			}
+		}
+		for _, node := range c.Nodes {
+			ack, _ := from(node, "127.0.8.8", user, password, "flapper")
+			is("0x8a", ack, "the client at "+node.ID)
+		}
+		ack, _ := from(n, "127.0.8.8", user, password, "its-neighbour")
+		is("0x00", ack, "another client at its address")
+		if out := n.CLI("ban", "list"); !strings.Contains(out, "flapper") || !strings.Contains(out, "connected 9 times") {
+			t.Errorf("the list of bans does not have it:\n%s", out)
 		}
 	})
 	t.Run("a scanner", func(t *testing.T) {
