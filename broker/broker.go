@@ -55,8 +55,8 @@ type Broker struct {
 	m      *metrics
 	n      counters
 	stages stages
-	tracer atomic.Pointer[func(*Step)] // nil: nobody traces
-	heavy  atomic.Pointer[heavy]       // nil: nobody looks
+	tracer atomic.Pointer[Tracer] // nil: nobody traces
+	heavy  atomic.Pointer[heavy]  // nil: nobody looks
 
 	ctx    context.Context
 	cancel context.CancelFunc

@@ -175,7 +175,7 @@ func (c *client) plain(m *session.Message, ids []uint32) bool {
 // piece is m at QoS 0.
 func (c *client) piece(m *session.Message, mg *merged, enc *encodings) piece {
 	retain := m.Retain && mg.rap
-	if c.plain(m, mg.ids()) && m.ExpiresAt == 0 && !c.b.traced() {
+	if c.plain(m, mg.ids()) && m.ExpiresAt == 0 && !c.b.wants(c.id, m.Publisher, m.Topic) {
 		return piece{frames: enc.frame(c.version, 0, retain), n: 1}
 	}
 	return piece{m: m, n: 1, ids: mg.ids(), retain: retain}

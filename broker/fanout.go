@@ -149,8 +149,8 @@ func (b *Broker) forward(bt *batch, asOf uint64) {
 		}
 	}
 	if len(bt.wanted) > 0 {
-		if b.traced() {
-			for _, m := range bt.wanted {
+		for _, m := range bt.wanted {
+			if b.wants(m.Publisher, m.Publisher, m.Topic) {
 				b.tell(Step{Kind: StepForwarded, Client: m.Publisher, Publisher: m.Publisher, Topic: m.Topic})
 			}
 		}
@@ -184,7 +184,7 @@ func (b *Broker) fanOutRun(bt *batch, r *run, arenas *arenas, targets []target, 
 			continue
 		}
 		c := t.c
-		if r.expiring || b.traced() || (c.version == 5 && (len(mg.ids()) > 0 || c.aliasMax > 0)) {
+		if r.expiring || b.wants(c.id, publisher, r.t.Name) || (c.version == 5 && (len(mg.ids()) > 0 || c.aliasMax > 0)) {
 			bt.keep(kept)
 			c.offerEach(bt.msgs[r.from:r.to], mg)
 			continue

@@ -218,7 +218,7 @@ func (c *client) feedMessage(p *replay, g retained) bool {
 		o.queueBytes += m.Size()
 		o.queue.push(message{
 			m: m, pos: pos, id: out.PacketID, ids: ids, qos: qos, dup: p.again && qos == 1, retain: true,
-			logged: logged, topic: p.owe(m.Topic, pos),
+			logged: logged, traced: c.b.wants(c.id, m.Publisher, m.Topic), topic: p.owe(m.Topic, pos),
 		})
 	}
 	c.wake()

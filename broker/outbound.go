@@ -124,6 +124,7 @@ type message struct {
 	retain bool
 	owed   bool // by the log's queue, at pos
 	logged bool // the state of QoS 2 is kept in the log, at pos
+	traced bool // somebody wants to know what becomes of it
 	topic  *owedTopic
 	mark   int64 // when it was queued, if it is timed
 }
@@ -135,6 +136,7 @@ type flight struct {
 	received bool // PUBREC came
 	owed     bool
 	logged   bool
+	traced   bool       // somebody wanted to know that it was delivered
 	topic    *owedTopic // of QoS 1
 	sentAt   int64      // if it is timed
 }
@@ -187,6 +189,7 @@ func (o *outgoing) queued() int {
 // pushQueue queues a message of QoS 1 or 2.
 func (c *client) pushQueue(m message) {
 	o := &c.out
+	m.traced = c.b.wants(c.id, m.m.Publisher, m.m.Topic)
 	c.tellMessage(StepQueued, &m, "")
 	m.mark = c.b.stages.mark()
 	o.queueBytes += m.m.Size()

@@ -20,6 +20,7 @@ type submission struct {
 
 	c      *client
 	number uint64 // of the ack; unused at QoS 0
+	traced bool   // what becomes of it is told
 	mark   int64  // when it was submitted, if it is timed
 }
 
@@ -33,9 +34,9 @@ func newSubmission(b *Broker) *submission {
 
 // propose puts a message into the log. It may block while the node's queue of
 // proposals is full.
-func (c *client) propose(t *matched, p *codec.PublishPacket) {
+func (c *client) propose(t *matched, p *codec.PublishPacket, traced bool) {
 	s := c.b.pubs.Get().(*submission)
-	s.c = c
+	s.c, s.traced = c, traced
 	own := make([]byte, len(p.Payload)+len(p.Properties))
 	n := copy(own, p.Payload)
 	copy(own[n:], p.Properties)
@@ -66,11 +67,13 @@ func (c *client) propose(t *matched, p *codec.PublishPacket) {
 
 // finish acknowledges what the log took.
 func (s *submission) finish(r fsm.Result) {
-	c, number, qos, topic := s.c, s.number, s.pub.Qos, s.pub.Topic
+	c, number, qos, topic, traced := s.c, s.number, s.pub.Qos, s.pub.Topic, s.traced
 	s.c, s.pub.Payload, s.pub.Properties, s.pub.Expiry = nil, nil, nil, nil
 	s.b.stages.passed(s.b.stages.commit, s.mark)
 	s.b.pubs.Put(s)
-	c.tellOutcome(topic, byte(qos), r)
+	if traced {
+		c.tellOutcome(topic, byte(qos), r)
+	}
 	if qos == 0 {
 		c.zeroDone(r)
 		return

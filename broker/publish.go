@@ -46,7 +46,7 @@ func (c *client) publish(frame []byte) error {
 			return err
 		}
 	}
-	c.tellPublish(StepAccepted, t.Name, p.QoS, p.PacketID, 0, "")
+	traced := c.tellPublish(StepAccepted, t.Name, &p, "")
 	if h := c.b.heavy.Load(); h != nil {
 		h.count(c.id, t.Name)
 	}
@@ -59,7 +59,7 @@ func (c *client) publish(frame []byte) error {
 		return nil
 	}
 	c.flush()
-	c.propose(t, &p)
+	c.propose(t, &p, traced)
 	c.taken()
 	return nil
 }
@@ -165,7 +165,7 @@ func (c *client) waitFor(ok func() bool) {
 // denied handles a message that the client may not publish.
 func (c *client) denied(p *codec.PublishPacket, t *matched) error {
 	c.b.m.dropped(dropPublishDenied, 1)
-	c.tellPublish(StepDropped, t.Name, p.QoS, p.PacketID, 0, dropPublishDenied)
+	c.tellPublish(StepDropped, t.Name, p, dropPublishDenied)
 	if t.Value.deep {
 		c.refused(refusedLevels, "topic", shown(t.Name))
 	} else {
@@ -202,7 +202,7 @@ func (c *client) refuseScarce(topic string, p *codec.PublishPacket) (refused boo
 		return false, nil
 	}
 	c.b.m.dropped(dropScarce, 1)
-	c.tellPublish(StepDropped, topic, p.QoS, p.PacketID, 0, dropScarce)
+	c.tellPublish(StepDropped, topic, p, dropScarce)
 	if c.version < 5 {
 		// There is no way to tell but by no acknowledgement.
 		return true, errScarce

@@ -41,67 +41,58 @@ const (
 	StepDropped   StepKind = "dropped"
 )
 
-// Trace has f called for every step of every message on this node, until it is called
-// with nil. f must not block and must not call the Broker: it runs on the goroutines
-// that serve, some with locks held, several at once.
-func (b *Broker) Trace(f func(*Step)) {
-	if f == nil {
-		b.tracer.Store(nil)
-		return
-	}
-	b.tracer.Store(&f)
+// A Tracer is told steps of messages. What it calls must not block and must not call
+// the Broker: it is on the goroutines that serve, some with locks held, several at once.
+type Tracer struct {
+	// Wants tells whether a step is to be told that is about a client, of a message of
+	// publisher to topic. It is asked at every step of every message.
+	Wants func(client, publisher, topic string) bool
+	Tell  func(*Step)
 }
 
-// tell has a step traced. Whoever calls it has looked before whether anybody traces,
-// so that nothing is made for nobody.
+// Trace has t told the steps on this node that it wants, until it is called with nil.
+// Of messages that are under way by then not all is told.
+func (b *Broker) Trace(t *Tracer) { b.tracer.Store(t) }
+
+// wants tells whether somebody traces a step. Nothing is made for nobody.
+func (b *Broker) wants(client, publisher, topic string) bool {
+	t := b.tracer.Load()
+	return t != nil && t.Wants(client, publisher, topic)
+}
+
+// tell tells a step that is wanted.
 func (b *Broker) tell(s Step) {
-	if f := b.tracer.Load(); f != nil {
-		(*f)(&s)
+	if t := b.tracer.Load(); t != nil {
+		t.Tell(&s)
 	}
 }
-
-func (b *Broker) traced() bool { return b.tracer.Load() != nil }
 
 // drop counts a message that c does not get, and has it traced.
 func (c *client) drop(reason string, m *session.Message, pos session.Pos) {
 	c.b.m.dropped(reason, 1)
-	if c.b.traced() {
+	if c.b.wants(c.id, m.Publisher, m.Topic) {
 		c.b.tell(Step{Kind: StepDropped, Client: c.id, Publisher: m.Publisher, Topic: m.Topic, QoS: m.QoS, Pos: pos, Why: reason})
 	}
 }
 
 // tellMessage tells a step of a message of QoS 1 or 2 to c.
 func (c *client) tellMessage(kind StepKind, m *message, why string) {
-	if c.b.traced() {
+	if m.traced {
 		c.b.tell(Step{Kind: kind, Client: c.id, Publisher: m.m.Publisher, Topic: m.m.Topic, QoS: m.qos, Pos: m.pos, PacketID: m.id, Why: why})
 	}
 }
 
-// tellPiece tells a step of each message of a piece to c.
+// tellPiece tells a step of a piece to c. What is traced is a piece by itself, and no
+// frames.
 func (c *client) tellPiece(kind StepKind, p *piece, why string) {
-	if !c.b.traced() {
-		return
-	}
-	if p.m != nil {
+	if p.m != nil && c.b.wants(c.id, p.m.Publisher, p.m.Topic) {
 		c.b.tell(Step{Kind: kind, Client: c.id, Publisher: p.m.Publisher, Topic: p.m.Topic, Why: why})
-		return
-	}
-	for rest := p.frames; len(rest) > 0; {
-		n, _, err := codec.Scan(rest, 0)
-		if err != nil || n == 0 {
-			return // they are the broker's own, and whole
-		}
-		var packet codec.PublishPacket
-		if codec.ParsePublish(rest[:n], c.version, &packet) == nil {
-			c.b.tell(Step{Kind: kind, Client: c.id, Topic: string(packet.Topic), Why: why})
-		}
-		rest = rest[n:]
 	}
 }
 
 // tellWaits tells that c reads a message from its queue in the log when it comes to it.
 func (c *client) tellWaits(pos session.Pos, mg *merged, m *session.Message) {
-	if c.b.traced() {
+	if c.b.wants(c.id, m.Publisher, m.Topic) {
 		c.b.tell(Step{Kind: StepWaits, Client: c.id, Publisher: m.Publisher, Topic: m.Topic, QoS: min(m.QoS, mg.qos()), Pos: pos, Why: "the connection is behind"})
 	}
 }
@@ -109,23 +100,20 @@ func (c *client) tellWaits(pos session.Pos, mg *merged, m *session.Message) {
 // tellArrived tells that a message came by the mesh, or from a publisher here for the
 // member of a shared subscription.
 func (b *Broker) tellArrived(m *session.Message) {
-	if b.traced() {
+	if b.wants(m.Publisher, m.Publisher, m.Topic) {
 		b.tell(Step{Kind: StepArrived, Client: m.Publisher, Publisher: m.Publisher, Topic: m.Topic})
 	}
 }
 
 // tellFlight tells that c has acknowledged a message, or refused it.
 func (c *client) tellFlight(id uint16, f *flight, why string) {
-	if c.b.traced() {
+	if f.traced {
 		c.b.tell(Step{Kind: StepAcked, Client: c.id, QoS: f.qos, Pos: f.pos, PacketID: id, Why: why})
 	}
 }
 
 // tellOutcome tells what became of a message from c in the log.
 func (c *client) tellOutcome(topic string, qos byte, r fsm.Result) {
-	if !c.b.traced() {
-		return
-	}
 	kind, why := StepCommitted, ""
 	switch {
 	case errors.Is(r.Err, fsm.ErrNotProposed):
@@ -140,9 +128,10 @@ func (c *client) tellOutcome(topic string, qos byte, r fsm.Result) {
 	c.b.tell(Step{Kind: kind, Client: c.id, Publisher: c.id, Topic: topic, QoS: qos, Pos: r.Pos, Why: why})
 }
 
-// tellPublish tells a step of a message from c.
-func (c *client) tellPublish(kind StepKind, topic string, qos byte, id uint16, pos session.Pos, why string) {
-	if c.b.traced() {
-		c.b.tell(Step{Kind: kind, Client: c.id, Publisher: c.id, Topic: topic, QoS: qos, PacketID: id, Pos: pos, Why: why})
+// tellPublish tells a step of a message from c, and whether that is wanted.
+func (c *client) tellPublish(kind StepKind, topic string, p *codec.PublishPacket, why string) (wanted bool) {
+	if wanted = c.b.wants(c.id, c.id, topic); wanted {
+		c.b.tell(Step{Kind: kind, Client: c.id, Publisher: c.id, Topic: topic, QoS: p.QoS, PacketID: p.PacketID, Why: why})
 	}
+	return wanted
 }

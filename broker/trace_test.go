@@ -17,16 +17,18 @@ type tracer struct {
 	steps chan Step
 }
 
+func everything(string, string, string) bool { return true }
+
 func trace(t testing.TB, n *node) *tracer {
 	t.Helper()
 	c := &tracer{t: t, steps: make(chan Step, 10_000)}
-	n.broker.Trace(func(s *Step) {
+	n.broker.Trace(&Tracer{Wants: everything, Tell: func(s *Step) {
 		select {
 		case c.steps <- *s:
 		default:
 			panic("nobody reads the steps") // on a goroutine of the broker, which a test cannot fail from
 		}
-	})
+	}})
 	t.Cleanup(func() { n.broker.Trace(nil) })
 	return c
 }
@@ -162,12 +164,50 @@ func TestTraceDrops(t *testing.T) {
 	}
 }
 
+// TestTraceWants: of a message that is wanted all is told, its acknowledgement, which
+// names no topic, included; of others nothing.
+func TestTraceWants(t *testing.T) {
+	c := newCluster(t, 1, Config{})
+	n := c.nodes[0]
+	steps := make(chan Step, 1000)
+	n.broker.Trace(&Tracer{
+		Wants: func(client, publisher, topic string) bool { return topic == "x/wanted" && publisher == "pub" && client != "" },
+		Tell:  func(s *Step) { steps <- *s },
+	})
+	defer n.broker.Trace(nil)
+	s, p := connect(t, n, 5, "sub"), connect(t, n, 5, "pub")
+	s.subscribe(sub("x/#", 2))
+	for qos := range byte(3) {
+		for _, topic := range []string{"x/other", "x/wanted"} {
+			p.publish(topic, "y", qos, false)
+			s.wantMessages(topic, "y")
+		}
+		kinds := map[StepKind]int{}
+		for want := 3 + min(int(qos), 1)*2; len(kinds) < want; {
+			select {
+			case s := <-steps:
+				kinds[s.Kind]++
+				if s.Topic != "x/wanted" && s.Kind != StepAcked {
+					t.Errorf("QoS %d: %+v is told", qos, s)
+				}
+			case <-time.After(10 * time.Second):
+				t.Fatalf("QoS %d: only %v are told", qos, kinds)
+			}
+		}
+		for kind, n := range kinds {
+			if n != 1 {
+				t.Errorf("QoS %d: %d steps %q", qos, n, kind)
+			}
+		}
+	}
+}
+
 // TestTraceOff: without a trace nothing is told, and what is made for one is not made.
 func TestTraceOff(t *testing.T) {
 	c := newCluster(t, 1, Config{})
 	n := c.nodes[0]
 	var told atomic.Int64
-	n.broker.Trace(func(*Step) { told.Add(1) })
+	n.broker.Trace(&Tracer{Wants: everything, Tell: func(*Step) { told.Add(1) }})
 	n.broker.Trace(nil)
 	s, p := connect(t, n, 5, "sub"), connect(t, n, 5, "pub")
 	s.subscribe(sub("#", 1))

@@ -222,6 +222,12 @@ func (c *client) sent(m *message) {
 		}
 	}
 	c.tellMessage(StepDelivered, m, "")
+	if m.traced && m.qos > 0 {
+		if f, ok := c.out.flights[m.id]; ok {
+			f.traced = true
+			c.out.flights[m.id] = f
+		}
+	}
 	if m.qos == 0 && m.owed {
 		c.settle(m.pos)
 	}

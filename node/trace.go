@@ -21,6 +21,9 @@ const (
 	maxTraces = 8
 	// traceRoom is how many steps wait to be read; more are lost, and that is said.
 	traceRoom = 10_000
+	// traceRate is how many steps a second are told at most: more than anybody reads,
+	// and what a trace of something busy may cost.
+	traceRate = 5000
 	// traceKnown bounds the messages that a trace remembers, to name what is
 	// acknowledged or given up later.
 	traceKnown = 50_000
@@ -44,6 +47,8 @@ type trace struct {
 	mu     sync.Mutex
 	steps  []admin.TraceStep
 	lost   int
+	second time.Time // in which told are told
+	told   int
 	ready  chan struct{} // closed when there is something; made anew by take
 	sent   map[flightKey]known
 	queued map[queuedKey]known
@@ -65,12 +70,13 @@ type known struct {
 	qos              byte
 }
 
-// matches tells whether a step is of a message that is traced.
-func (t *trace) matches(s *admin.TraceStep) bool {
-	if t.q.Client != "" && s.Client != t.q.Client && s.Publisher != t.q.Client {
+// matches tells whether a step that is about a client, of a message of publisher to
+// topic, is traced.
+func (t *trace) matches(client, publisher, topic string) bool {
+	if t.q.Client != "" && client != t.q.Client && publisher != t.q.Client {
 		return false
 	}
-	return t.q.Filter == "" || s.Topic != "" && routing.Match(t.q.Filter, s.Topic)
+	return t.q.Filter == "" || topic != "" && routing.Match(t.q.Filter, topic)
 }
 
 // add takes a step in. It does not block.
@@ -88,7 +94,7 @@ func (t *trace) add(s admin.TraceStep, pos session.Pos) {
 			delete(t.sent, key)
 		}
 	}
-	if !t.matches(&s) {
+	if !t.matches(s.Client, s.Publisher, s.Topic) {
 		return
 	}
 	switch broker.StepKind(s.Step) {
@@ -107,7 +113,11 @@ func (t *trace) add(s admin.TraceStep, pos session.Pos) {
 
 // push is add with mu held and nothing to be found out.
 func (t *trace) push(s admin.TraceStep) {
-	if len(t.steps) >= traceRoom {
+	if since := s.At.Sub(t.second); since >= time.Second || since < 0 {
+		t.second, t.told = s.At, 0
+	}
+	t.told++
+	if len(t.steps) >= traceRoom || t.told > traceRate {
 		t.lost++
 		return
 	}
@@ -139,7 +149,7 @@ func (t *trace) take() []admin.TraceStep {
 	defer t.mu.Unlock()
 	out := t.steps
 	if t.lost > 0 {
-		out = append(out, admin.TraceStep{At: time.Now(), Node: t.node, Step: "note", Why: "steps were lost, because they came faster than they were read: trace less"})
+		out = append(out, admin.TraceStep{At: time.Now(), Node: t.node, Step: "note", Why: "steps were lost, because they came faster than a trace tells them: trace less"})
 	}
 	if len(out) > 0 {
 		t.steps, t.lost = nil, 0
@@ -152,6 +162,18 @@ func (t *trace) waiting() chan struct{} {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.ready
+}
+
+// wantsStep tells whether some trace is about a step.
+func (n *Node) wantsStep(client, publisher, topic string) bool {
+	if active := n.tracing.active.Load(); active != nil {
+		for _, t := range *active {
+			if t.matches(client, publisher, topic) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // step has a step of the broker taken in by all traces.
@@ -172,6 +194,9 @@ func (n *Node) step(s *broker.Step) {
 
 // lostOnTheWay has a message that a peer does not get taken in.
 func (n *Node) lostOnTheWay(peer, why string, m *session.Message) {
+	if !n.wantsStep(m.Publisher, m.Publisher, m.Topic) {
+		return
+	}
 	n.step(&broker.Step{
 		Kind: broker.StepDropped, Client: m.Publisher, Publisher: m.Publisher, Topic: m.Topic, QoS: m.QoS,
 		Why: "not forwarded to node " + peer + ": " + why,
@@ -181,15 +206,31 @@ func (n *Node) lostOnTheWay(peer, why string, m *session.Message) {
 // traceMessage tells which sessions without a connection wait for a message. The
 // leader alone does, because all nodes know it. It runs on the goroutine that applies.
 func (n *Node) traceMessage(e fsm.Event) {
-	if !n.consensus.IsLeader() {
+	if !n.consensus.IsLeader() || !n.mayWaitFor(e.Message.Topic) {
 		return
 	}
 	n.store.Absent(e, func(client string, qos byte) {
+		if !n.wantsStep(client, e.Message.Publisher, e.Message.Topic) {
+			return
+		}
 		n.step(&broker.Step{
 			Kind: broker.StepWaits, Client: client, Publisher: e.Message.Publisher, Topic: e.Message.Topic, QoS: qos, Pos: e.Pos,
 			Why: "the client is away",
 		})
 	})
+}
+
+// mayWaitFor tells whether some trace may be about somebody who waits for a message to
+// topic.
+func (n *Node) mayWaitFor(topic string) bool {
+	if active := n.tracing.active.Load(); active != nil {
+		for _, t := range *active {
+			if t.q.Filter == "" || routing.Match(t.q.Filter, topic) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // traceTrim tells of what a limit gave up.
@@ -269,7 +310,7 @@ func (n *Node) publishTraces() {
 		all = append(all, t)
 	}
 	g.active.Store(&all)
-	n.broker.Trace(n.step)
+	n.broker.Trace(&broker.Tracer{Wants: n.wantsStep, Tell: n.step})
 	n.routes.Trace(n.lostOnTheWay)
 }
 

@@ -2,6 +2,7 @@ package node
 
 import (
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -77,8 +78,19 @@ func TestTraceOfALimit(t *testing.T) {
 // TestTraceIsBounded: what nobody reads is lost, and that is said.
 func TestTraceIsBounded(t *testing.T) {
 	tr := newTestTrace(admin.TraceRequest{Client: "pub"})
-	for range traceRoom + 5 {
-		tr.add(admin.TraceStep{Step: string(broker.StepAccepted), Client: "pub", Topic: "t"}, 0)
+	at := time.Now()
+	steps := func(n int) {
+		for range n {
+			tr.add(admin.TraceStep{At: at, Step: string(broker.StepAccepted), Client: "pub", Topic: "t"}, 0)
+		}
+	}
+	steps(traceRate + 5)
+	if got := tr.take(); len(got) != traceRate+1 || got[traceRate].Step != "note" {
+		t.Errorf("of one second: %d steps, the last %+v", len(got), got[len(got)-1])
+	}
+	for range traceRoom/traceRate + 1 {
+		at = at.Add(time.Second)
+		steps(traceRate)
 	}
 	got := tr.take()
 	if len(got) != traceRoom+1 || got[traceRoom].Step != "note" {

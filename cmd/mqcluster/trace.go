@@ -29,7 +29,8 @@ and why.
 An argument with one of / + # is a filter, another one a client id; --client and
 --filter say which it is, and both together trace what fits both. Steps of one node
 come in order; times are of each node's clock. With -o json every line is a JSON
-object. A trace shows topics and client ids, never payloads, and costs while it runs.`,
+object. A trace shows topics and client ids, never payloads, and costs while it runs;
+of more than 5,000 steps a second of a node the rest is left out, which is said.`,
 		Example: `  mqcluster trace 'plant/+/alarm'
   mqcluster trace dev1 --for 30s
   mqcluster trace --client dev1 --filter 'plant/#' --count 10 -o json`,

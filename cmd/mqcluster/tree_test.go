@@ -131,10 +131,10 @@ func TestDocumentedCommandsParse(t *testing.T) {
 			if !ok || strings.Contains(line, "`") || strings.HasPrefix(command, "bench ") || strings.HasPrefix(command, "demo ") {
 				continue // prose, or a verb of another package
 			}
+			command = substitution.ReplaceAllString(command, "x")
 			command, _, _ = strings.Cut(command, " #")
 			command, _, _ = strings.Cut(command, " >")
 			command, _, _ = strings.Cut(command, " | ")
-			command = substitution.ReplaceAllString(command, "x")
 			words := splitShell(command)
 			verb, rest, err := fakeApp().Root().Find(words)
 			if err == nil {
