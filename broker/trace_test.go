@@ -171,8 +171,10 @@ func TestTraceWants(t *testing.T) {
 	n := c.nodes[0]
 	steps := make(chan Step, 1000)
 	n.broker.Trace(&Tracer{
-		Wants: func(client, publisher, topic string) bool { return topic == "x/wanted" && publisher == "pub" && client != "" },
-		Tell:  func(s *Step) { steps <- *s },
+		Wants: func(client, publisher, topic string) bool {
+			return topic == "x/wanted" && publisher == "pub" && client != ""
+		},
+		Tell: func(s *Step) { steps <- *s },
 	})
 	defer n.broker.Trace(nil)
 	s, p := connect(t, n, 5, "sub"), connect(t, n, 5, "pub")

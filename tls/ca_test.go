@@ -114,3 +114,11 @@ func TestCertificatesEndWithTheCA(t *testing.T) {
 	_, _, err = ca.IssueClient(ClientProfile{Name: "u", Lifetime: -1}, time.Now())
 	wantErr(t, err, nil, "lifetime")
 }
+
+func TestPlainSerial(t *testing.T) {
+	for _, text := range []string{"ab12", "AB12", "00:AB:12", "00ab12"} {
+		if got := PlainSerial(text); got != "ab12" {
+			t.Errorf("%s is %s", text, got)
+		}
+	}
+}

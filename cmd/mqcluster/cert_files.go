@@ -58,7 +58,7 @@ a file no node has to run.`,
 func certsOf(all []admin.Cert, what string) (out []admin.Cert) {
 	serial := mtls.PlainSerial(what)
 	for _, c := range all {
-		if c.Subject == what || c.Serial == serial {
+		if c.Subject == what || mtls.PlainSerial(c.Serial) == serial {
 			out = append(out, c)
 		}
 	}
