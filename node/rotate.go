@@ -388,7 +388,7 @@ func (n *Node) endSwitch(ctx context.Context) error {
 }
 
 // clientsOfOldCA are the client certificates in force that were issued before the new
-// CA was made, or in the same second, of who has none that was issued after that.
+// CA was made, of who has none that was issued after that.
 func (n *Node) clientsOfOldCA(rec caRecord) (out []*logpb.Cert) {
 	certs, err := mtls.ParseCertificates("the record of the CAs", rec.Trusted)
 	if err != nil {

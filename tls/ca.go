@@ -236,10 +236,16 @@ func (ca *CA) sign(l leaf, pub crypto.PublicKey, now time.Time) (*x509.Certifica
 	if end.After(ca.cert.NotAfter) {
 		end = ca.cert.NotAfter
 	}
+	// After the authority's own by a second at least, which is how the log, that knows no
+	// issuer, tells which certificates are of a new authority.
+	begin := now.Add(-backdate)
+	if first := ca.cert.NotBefore.Add(time.Second); begin.Before(first) {
+		begin = first
+	}
 	template := &x509.Certificate{
 		// The serial number is left to x509: random, 20 octets.
 		Subject:               pkix.Name{Organization: []string{"mqcluster"}},
-		NotBefore:             now.Add(-backdate),
+		NotBefore:             begin,
 		NotAfter:              end,
 		URIs:                  []*url.URL{l.entity.uri()},
 		DNSNames:              l.dns,

@@ -122,3 +122,18 @@ func TestPlainSerial(t *testing.T) {
 		}
 	}
 }
+
+// What a CA signs begins after it began, also in the second in which it was made: by
+// that the certificates of a new one are told from those of the one before.
+func TestSignsAfterItsBeginning(t *testing.T) {
+	now := time.Now()
+	ca := must(NewCA(testCluster, now))
+	text, _, err := ca.IssueClient(ClientProfile{Name: "dev1", Lifetime: time.Hour}, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := must(ParseCertificates("it", text))[0]
+	if c.NotBefore.Unix() <= ca.Certificate().NotBefore.Unix() || c.NotBefore.After(now) {
+		t.Errorf("it begins at %v, its CA at %v", c.NotBefore, ca.Certificate().NotBefore)
+	}
+}

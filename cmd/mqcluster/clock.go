@@ -60,6 +60,10 @@ then expires at once, on every node. It is never set back.`,
 				if err != nil {
 					return err
 				}
+				if !now.Stepped && !r.out.json() {
+					fmt.Fprintf(a.Out, "nothing to do: the cluster's clock is at wall time, %s\n", stamp(now.Wall))
+					return nil
+				}
 				return a.printClock(r, now)
 			})
 		},
