@@ -1,5 +1,5 @@
 // The tree of topics: what is published where, and what is retained.
-import { api, bytes, day, decode, dialog, empty, failed, fill, h, payload, query, rate, toast } from './lib.js';
+import { api, bytes, day, decode, dialog, empty, failed, fill, h, payload, query, rate, text, toast } from './lib.js';
 
 export function show(box, state, parameters) {
   const tree = h('div', { class: 'tree', role: 'group', 'aria-label': 'Topics' });
@@ -12,7 +12,9 @@ export function show(box, state, parameters) {
     h('div', { class: 'tools' }, go, measured,
       state.may('operator') && h('button', { onclick: () => publish(state, '') }, 'Publish…')),
     h('div', { class: 'split' }, tree, side));
-  const open = new Map([['', null]]);
+  const root = levelBox();
+  const open = new Map([['', root]]); // what is shown, by how its topics begin
+  fill(tree, root.box);
   let selected = parameters.get('topic'), ended = false, timer;
 
   const pick = topic => {
@@ -21,76 +23,129 @@ export function show(box, state, parameters) {
     for (const b of tree.querySelectorAll('.level')) b.classList.toggle('on', b.dataset.topic === topic);
     showTopic(side, topic, state, () => pick(topic));
   };
-  // paint draws one level and what is open below it.
-  const paint = (under, depth) => {
+  // Rows stay what they are, and only what changed in them is changed: there may be
+  // thousands, every three seconds.
+  const draw = under => {
     const l = open.get(under);
-    if (!l) return h('p', { class: 'wait' }, 'Counting …');
-    if (l.error) return failed(l.error, refresh);
+    if (!l) return;
+    if (l.error) { l.only(failed(l.error, refresh)); return; }
     if (!l.items.length) {
-      return under === '' ? empty('No topic yet', 'Nothing is retained, and nobody has published since this page was opened.') : empty('Nothing below now');
+      l.only(under === '' ? empty('No topic yet', 'Nothing is retained, and nobody has published since this page was opened.') : empty('Nothing below now'));
+      return;
     }
     const most = Math.max(1e-9, ...l.items.map(t => t.rate));
     l.items.sort((a, b) => natural.compare(a.level, b.level));
-    return h('ul', {}, l.items.map(t => {
-      const key = t.topic + '/', is = open.has(key);
-      const p = t.retained && payload(decode(t.payload));
-      return h('li', {},
-        h('div', { class: 'level' + (t.topic === selected ? ' on' : ''), 'data-topic': t.topic },
-          t.below ? h('button', { class: 'fold', 'data-key': 'f' + t.topic, 'aria-expanded': String(is), 'aria-label': (is ? 'Close ' : 'Open ') + t.topic, onclick: () => toggle(key) }, is ? '▾' : '▸')
-            : h('span', { class: 'fold', 'aria-hidden': 'true' }, '·'),
-          h('button', { class: 'name', 'data-key': 'n' + t.topic, onclick: () => pick(t.topic) }, t.level || h('span', { class: 'none' }, '(empty)')),
-          h('span', { class: 'value' }, p ? (p.hex ? 'hex ' : '') + p.text.slice(0, 60) : ''),
-          h('span', { class: 'bar', 'aria-hidden': 'true' }, bar(t.rate / most)),
-          h('span', { class: 'num' }, t.rate ? rate(t.rate) + '/s' : '–'),
-          h('span', { class: 'num small' }, t.byte_rate ? bytes(t.byte_rate) + '/s' : '')),
-        is && h('div', { class: 'below' }, paint(key, depth + 1)));
-    }), l.more && h('li', { class: 'none more' }, 'and more: the first 200 are shown; go to another by its name'));
-  };
-  const draw = () => {
-    const focused = tree.contains(document.activeElement) ? document.activeElement.dataset.key : null;
-    fill(tree, paint('', 0));
-    if (focused) { const e = [...tree.querySelectorAll('[data-key]')].find(e => e.dataset.key === focused); if (e) e.focus(); }
+    const gone = new Set(l.rows.keys());
+    let before = l.list.firstChild;
+    for (const t of l.items) {
+      gone.delete(t.topic);
+      let r = l.rows.get(t.topic);
+      if (!r || r.below !== t.below) {
+        if (r) { if (before === r.element) before = before.nextSibling; r.element.remove(); }
+        r = rowOf(t, pick, toggle);
+        l.rows.set(t.topic, r);
+        const sub = open.get(t.topic + '/');
+        if (sub) r.unfold(sub.box);
+        r.line.classList.toggle('on', t.topic === selected);
+      }
+      if (r.element === before) before = before.nextSibling; else l.list.insertBefore(r.element, before);
+      r.show(t, most);
+    }
+    for (const topic of gone) { l.rows.get(topic).element.remove(); l.rows.delete(topic); }
+    l.rest.hidden = !l.more;
+    l.only(l.list, l.rest);
   };
   const fetchLevel = async under => {
+    const l = open.get(under);
     try {
-      const l = await api('GET', 'topics' + query({ under, limit: 200 }));
-      if (open.has(under)) open.set(under, l);
-      if (under === '') measured.textContent = l.measured_ms < 2000 ? 'Counting has begun' : l.uncounted_rate ? `${rate(l.uncounted_rate)}/s of more topics than are counted` : '';
-    } catch (error) { if (open.has(under)) open.set(under, { error }); }
+      const got = await api('GET', 'topics' + query({ under, limit: 200 }));
+      Object.assign(l, got, { error: null });
+      if (under === '') measured.textContent = got.measured_ms < 2000 ? 'Counting has begun' : got.uncounted_rate ? `${rate(got.uncounted_rate)}/s of more topics than are counted` : '';
+    } catch (error) { l.error = error; }
+    if (!ended && open.get(under) === l) draw(under);
   };
   const refresh = async () => {
     clearTimeout(timer);
     await Promise.all([...open.keys()].map(fetchLevel));
     if (ended) return;
-    draw();
-    timer = setTimeout(() => document.hidden ? (timer = setTimeout(refresh, 2000)) : refresh(), open.get('').measured_ms < 3000 ? 1000 : 3000);
+    timer = setTimeout(() => document.hidden ? (timer = setTimeout(refresh, 2000)) : refresh(), root.measured_ms < 3000 ? 1000 : 3000);
+  };
+  const row = key => { // of the topic that is opened by key
+    for (const l of open.values()) { const r = l.rows.get(key.slice(0, -1)); if (r) return r; }
+    return null;
+  };
+  const unfold = async key => {
+    open.set(key, levelBox());
+    const r = row(key);
+    if (r) r.unfold(open.get(key).box);
+    await fetchLevel(key);
   };
   // reach opens the way to a topic, and chooses it.
   const reach = async topic => {
+    if (!root.items.length) await fetchLevel('');
     for (let i = topic.indexOf('/'); i >= 0; i = topic.indexOf('/', i + 1)) {
       const key = topic.slice(0, i + 1);
-      if (!open.has(key)) { open.set(key, null); await fetchLevel(key); }
+      if (!open.has(key)) await unfold(key);
     }
     pick(topic);
-    draw();
   };
-  const toggle = async key => {
-    if (open.has(key)) { for (const k of [...open.keys()]) if (k.startsWith(key)) open.delete(k); draw(); return; }
-    open.set(key, null);
-    draw();
-    await fetchLevel(key);
-    draw();
+  const toggle = key => {
+    if (!open.has(key)) { unfold(key); return; }
+    for (const k of [...open.keys()]) if (k.startsWith(key)) open.delete(k);
+    const r = row(key);
+    if (r) r.fold();
   };
-  draw();
   refresh();
   if (selected) reach(selected); else fill(side, empty('Choose a topic', 'Its retained message is shown here.'));
   return () => { ended = true; clearTimeout(timer); };
 }
 
+// levelBox is where a level of the tree is shown.
+function levelBox() {
+  const l = { box: h('div'), list: h('ul'), rest: h('p', { class: 'none more', hidden: true }, 'and more: the first 200 are shown; go to another by its name'), rows: new Map(), items: [], error: null };
+  l.only = (...parts) => { if (l.box.firstChild !== parts[0] || l.box.childNodes.length !== parts.length) fill(l.box, parts); };
+  l.only(h('p', { class: 'wait' }, 'Counting …'));
+  return l;
+}
+
+// rowOf is the line of a topic, with what is below it where that is open.
+function rowOf(t, pick, toggle) {
+  const value = h('span', { class: 'value' }), strip = h('svg:rect', { width: 0, height: 6 });
+  const messages = h('span', { class: 'num' }), size = h('span', { class: 'num small' });
+  const fold = t.below
+    ? h('button', { class: 'fold', 'data-key': 'f' + t.topic, 'aria-expanded': 'false', 'aria-label': 'Open ' + t.topic, onclick: () => toggle(t.topic + '/') }, '▸')
+    : h('span', { class: 'fold', 'aria-hidden': 'true' }, '·');
+  const line = h('div', { class: 'level', 'data-topic': t.topic }, fold,
+    h('button', { class: 'name', 'data-key': 'n' + t.topic, onclick: () => pick(t.topic) }, t.level || h('span', { class: 'none' }, '(empty)')),
+    value, h('span', { class: 'bar', 'aria-hidden': 'true' }, h('svg:svg', { viewBox: '0 0 100 6', preserveAspectRatio: 'none' }, strip)), messages, size);
+  const element = h('li', {}, line);
+  let below = null, shown, width;
+  const folded = open => {
+    fold.textContent = open ? '▾' : '▸';
+    fold.setAttribute('aria-expanded', String(open));
+    fold.setAttribute('aria-label', (open ? 'Close ' : 'Open ') + t.topic);
+  };
+  return {
+    element, line, below: t.below,
+    show(now, most) {
+      const key = now.retained ? now.payload || '' : null;
+      if (key !== shown) {
+        shown = key;
+        const p = key === null ? null : payload(decode(key));
+        text(value, p ? (p.hex ? 'hex ' : '') + p.text.slice(0, 60) : '');
+      }
+      const w = Math.round(now.rate / most * 100);
+      if (w !== width) { width = w; strip.setAttribute('width', w); }
+      text(messages, now.rate ? rate(now.rate) + '/s' : '–');
+      text(size, now.byte_rate ? bytes(now.byte_rate) + '/s' : '');
+    },
+    unfold(box) { this.fold(); below = h('div', { class: 'below' }, box); element.append(below); folded(true); },
+    fold() { if (below) below.remove(); below = null; if (t.below) folded(false); },
+  };
+}
+
 // natural puts 9 before 10.
 const natural = new Intl.Collator('en', { numeric: true });
-
-const bar = part => h('svg:svg', { viewBox: '0 0 100 6', preserveAspectRatio: 'none' }, h('svg:rect', { width: Math.max(0, part * 100), height: 6 }));
 
 async function showTopic(side, topic, state, again) {
   const actions = h('div', { class: 'buttons' },

@@ -91,6 +91,20 @@ func (p *plan) storms(n int) bool { return n < p.Clients && n%stormShare == 0 }
 // stormers is how many do.
 func (p *plan) stormers() int { return (p.Clients + stormShare - 1) / stormShare }
 
+// worker is the generator process that has client n. Those that storm are in others than
+// those that are measured meanwhile: in one process their handshakes would stand before
+// everything else in its queue, and what is measured would be that.
+func (p *plan) worker(n int) int {
+	stormy := p.Workers / stormShare
+	switch {
+	case stormy == 0:
+		return n % p.Workers
+	case p.storms(n):
+		return n / stormShare % stormy
+	}
+	return stormy + n/stormShare%(p.Workers-stormy)
+}
+
 // persistent tells whether client n has a session that outlives its connection.
 func (p *plan) persistent(n int) bool {
 	r, k := p.place(n)

@@ -87,3 +87,25 @@ func FuzzParseHeader(f *testing.F) {
 		}
 	})
 }
+
+// Who storms shares no generator with anybody else, and each has about as many.
+func TestWorkers(t *testing.T) {
+	for _, workers := range []int{1, 2, 4, 7} {
+		p := testPlan(15000)
+		p.Workers = workers
+		of, stormy := make([]int, workers), make([]int, workers)
+		for n := range p.all() {
+			w := p.worker(n)
+			of[w]++
+			if p.storms(n) {
+				stormy[w]++
+			}
+		}
+		for w, n := range of {
+			if n == 0 || workers > 2 && stormy[w] != 0 && stormy[w] != n {
+				t.Errorf("%d workers: %v clients, of which %v storm", workers, of, stormy)
+				break
+			}
+		}
+	}
+}

@@ -20,7 +20,7 @@ import (
 // order is what a worker is told first.
 type order struct {
 	Plan      plan
-	Worker    int // it has the clients n with n%Plan.Workers == Worker
+	Worker    int // it has the clients that Plan.worker gives it
 	Balancers []string
 	Sources   []string // addresses that it connects from
 	Openers   int      // first connections at a time
@@ -167,7 +167,10 @@ func (w *worker) open(ctx context.Context, o *order) error {
 	if err != nil {
 		return err
 	}
-	for n := o.Worker; n < o.Plan.all(); n += o.Plan.Workers {
+	for n := range o.Plan.all() {
+		if o.Plan.worker(n) != o.Worker {
+			continue
+		}
 		c, err := w.client(n, signer, roots)
 		if err != nil {
 			return err
