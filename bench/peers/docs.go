@@ -52,9 +52,8 @@ subscribers, 64 bytes), S3 and S4 are 100 pairs at QoS 1 and 2 with 100 messages
 batches of up to 64, as fast as its window allows, so the latency there is that of the queue; S8 is
 the one to read for latency, each of its messages is written by itself. mosquitto writes nothing to
 disk, nats-server stores QoS 1 in a file that it does not sync before it acknowledges, and does not know
-QoS 2;
-mqcluster has every QoS 1 and 2 message synced to disk, with three nodes on two of them, before it
-acknowledges. ` + "`null`" + ` does nothing but copy:
+QoS 2; mqcluster has every QoS 1 and 2 message synced to disk, with three nodes on two of them, before
+it acknowledges. ` + "`null`" + ` does nothing but copy:
 what the load generator can do at least.`
 	durableText = `R3 and R4 are S3 and S4 to persistent sessions; replay is 100 sessions that are away, 5,000 messages
 queued for each, and their delivery when they come back.`
