@@ -39,7 +39,8 @@ func TestDriversSurviveFailures(t *testing.T) {
 			t.Fatal(err)
 		}
 		const n = 600
-		pub := StartPublisher(ctx, rec, PublisherConfig{Endpoint: at, Name: "p", Topics: []string{"t"}, QoS: tt.qos, Count: n, Expiry: 3600})
+		// At a pace at which the cuts come while it sends.
+		pub := StartPublisher(ctx, rec, PublisherConfig{Endpoint: at, Name: "p", Topics: []string{"t"}, QoS: tt.qos, Count: n, Rate: 2000, Expiry: 3600})
 		for _, at := range []int{n / 4, n / 2} {
 			if err := sub.AwaitCount(ctx, at); err != nil {
 				t.Fatal(err)
