@@ -115,7 +115,7 @@ func detail(request any) string {
 	case AclRollback:
 		add("to version %d", r.Version)
 	case banPutQuery:
-		return detail(BanRequest{Lifetime: r.As.Lifetime, Reason: r.As.Reason})
+		return detail(r.request())
 	case BanRequest:
 		if r.Lifetime > 0 {
 			add("for %s", r.Lifetime)

@@ -47,6 +47,12 @@ type banPutQuery struct {
 	As    BanPut `body:""`
 }
 
+func (q banQuery) request() BanRequest { return BanRequest{Kind: q.Kind, Value: q.Value} }
+
+func (q banPutQuery) request() BanRequest {
+	return BanRequest{Kind: q.Kind, Value: q.Value, Lifetime: q.As.Lifetime, Reason: q.As.Reason}
+}
+
 // BanPut is how long a ban lasts from now on, and why there is one.
 type BanPut struct {
 	Lifetime time.Duration `json:"lifetime_ns,omitempty"` // 0: until it is removed
@@ -58,20 +64,17 @@ func (s *Server) banResources(m *mux, b Backend) {
 	if e == nil {
 		return
 	}
-	handleResource(s, m, get("/v1/bans", tagAccess, "Bans in force."), func(ctx context.Context, q listQuery) (Page[Ban], error) {
+	key := func(b Ban) string { return b.Kind + " " + b.Value }
+	handleResource(s, m, get("/v1/bans", tagAccess, "Bans in force."), listed(func(ctx context.Context) ([]Ban, error) {
 		all, err := e.ListBans(ctx)
-		if err != nil {
-			return Page[Ban]{}, err
-		}
-		key := func(b Ban) string { return b.Kind + " " + b.Value }
 		slices.SortFunc(all, func(x, y Ban) int { return strings.Compare(key(x), key(y)) })
-		return paged(all, q.Cursor, q.Limit, key, func(b Ban) bool { return contains(b.Value, q.Search) || contains(b.Reason, q.Search) })
-	})
+		return all, err
+	}, key, func(b Ban, search string) bool { return contains(b.Value, search) || contains(b.Reason, search) }))
 	handleResource(s, m, put("/v1/bans/{kind}/{value}", tagAccess, "Ban an address, a user or a client id in the whole cluster, connected ones included.", RoleAdmin).as(opBanAdd), func(ctx context.Context, q banPutQuery) (Change, error) {
-		return e.AddBan(ctx, BanRequest{Kind: q.Kind, Value: q.Value, Lifetime: q.As.Lifetime, Reason: q.As.Reason})
+		return e.AddBan(ctx, q.request())
 	})
 	handleResource(s, m, remove("/v1/bans/{kind}/{value}", tagAccess, "Lift a ban.", RoleAdmin).as(opBanRemove), func(ctx context.Context, q banQuery) (Change, error) {
-		return once(e.RemoveBan(ctx, BanRequest{Kind: q.Kind, Value: q.Value}))
+		return once(e.RemoveBan(ctx, q.request()))
 	})
 }
 

@@ -184,6 +184,18 @@ func paged[T any](all []T, cursor string, limit int, key func(T) string, keep fu
 	return p, nil
 }
 
+// listed serves pages of a whole list that is sorted by key; keep chooses what a search
+// finds.
+func listed[T any](all func(context.Context) ([]T, error), key func(T) string, keep func(item T, search string) bool) func(context.Context, listQuery) (Page[T], error) {
+	return func(ctx context.Context, q listQuery) (Page[T], error) {
+		items, err := all(ctx)
+		if err != nil {
+			return Page[T]{}, err
+		}
+		return paged(items, q.Cursor, q.Limit, key, func(item T) bool { return keep(item, q.Search) })
+	}
+}
+
 // contains tells whether text has part in it, whatever the case of its letters.
 func contains(text, part string) bool {
 	return part == "" || strings.Contains(strings.ToLower(text), strings.ToLower(part))

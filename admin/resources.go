@@ -191,13 +191,8 @@ type Rules struct {
 
 func (s *Server) accessResources(m *mux, b Backend) {
 	if u := b.Users; u != nil {
-		handleResource(s, m, get("/v1/users", tagAccess, "Users."), func(ctx context.Context, q listQuery) (Page[User], error) {
-			all, err := u.ListUsers(ctx, "")
-			if err != nil {
-				return Page[User]{}, err
-			}
-			return paged(all, q.Cursor, q.Limit, func(u User) string { return u.Name }, func(u User) bool { return contains(u.Name, q.Search) })
-		})
+		handleResource(s, m, get("/v1/users", tagAccess, "Users."), listed(func(ctx context.Context) ([]User, error) { return u.ListUsers(ctx, "") },
+			func(u User) string { return u.Name }, func(u User, search string) bool { return contains(u.Name, search) }))
 		handleResource(s, m, put("/v1/users/{user}", tagAccess, "Make a user, or change one.", RoleAdmin).as(opUserSet), func(ctx context.Context, q userPutQuery) (Change, error) {
 			defer clear(q.As.Password)
 			return putUser(ctx, u, q)
@@ -209,13 +204,8 @@ func (s *Server) accessResources(m *mux, b Backend) {
 	if l == nil {
 		return
 	}
-	handleResource(s, m, get("/v1/acls", tagAccess, "Rules by subject."), func(ctx context.Context, q listQuery) (Page[Acl], error) {
-		all, err := l.ListAcls(ctx, "")
-		if err != nil {
-			return Page[Acl]{}, err
-		}
-		return paged(all, q.Cursor, q.Limit, func(a Acl) string { return a.Subject }, func(a Acl) bool { return contains(a.Subject, q.Search) })
-	})
+	handleResource(s, m, get("/v1/acls", tagAccess, "Rules by subject."), listed(func(ctx context.Context) ([]Acl, error) { return l.ListAcls(ctx, "") },
+		func(a Acl) string { return a.Subject }, func(a Acl, search string) bool { return contains(a.Subject, search) }))
 	handleResource(s, m, put("/v1/acls/{subject}", tagAccess, "Replace the rules of a subject.", RoleAdmin).as(opAclSet), func(ctx context.Context, q aclPutQuery) (Change, error) {
 		return l.SetAcl(ctx, Acl{Subject: q.Subject, Rules: q.As.Rules})
 	})
@@ -263,13 +253,8 @@ func (s *Server) tokenResources(m *mux, b Backend) {
 	if t == nil {
 		return
 	}
-	handleResource(s, m, get("/v1/api-tokens", tagAccess, "Tokens of this API, without their secrets."), func(ctx context.Context, q listQuery) (Page[APITokenInfo], error) {
-		all, err := t.ListAPITokens(ctx)
-		if err != nil {
-			return Page[APITokenInfo]{}, err
-		}
-		return paged(all, q.Cursor, q.Limit, func(t APITokenInfo) string { return t.ID }, func(t APITokenInfo) bool { return contains(t.Name, q.Search) })
-	})
+	handleResource(s, m, get("/v1/api-tokens", tagAccess, "Tokens of this API, without their secrets."), listed(t.ListAPITokens,
+		func(t APITokenInfo) string { return t.ID }, func(t APITokenInfo, search string) bool { return contains(t.Name, search) }))
 	handleResource(s, m, post("/v1/api-tokens", tagAccess, "Make a token of this API. The answer is the only time that its secret is shown.", RoleAdmin).as(opAPITokenCreate),
 		func(ctx context.Context, q apiTokenQuery) (APIToken, error) {
 			if !q.Token.Role.Valid() {

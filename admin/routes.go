@@ -265,9 +265,9 @@ func subject(request any) string {
 	case BanRequest:
 		return r.Kind + " " + r.Value
 	case banQuery:
-		return r.Kind + " " + r.Value
+		return subject(r.request())
 	case banPutQuery:
-		return r.Kind + " " + r.Value
+		return subject(r.request())
 	case CertRequest:
 		return r.Name
 	case LeaveRequest:

@@ -130,10 +130,13 @@ func (m *memory) sample() {
 // pace sets how much garbage may gather. It stops the world for a moment, so that small
 // changes are not worth it.
 func (m *memory) pace(used uint64) {
-	if want := garbagePercent(used); m.percent > 0 && (want*5 > m.percent*6 || want*6 < m.percent*5 || want != m.percent && (want == leastPercent || want == mostPercent)) {
-		m.percent = want
-		debug.SetGCPercent(want)
+	want := garbagePercent(used)
+	small := want*5 <= m.percent*6 && want*6 >= m.percent*5 && want != leastPercent && want != mostPercent
+	if m.percent == 0 || want == m.percent || small {
+		return
 	}
+	m.percent = want
+	debug.SetGCPercent(want)
 }
 
 // judge says once that memory became short, and once that it no longer is.

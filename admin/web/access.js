@@ -1,5 +1,5 @@
 // Who may do what: users, rules, why, and the tokens of this API.
-import { api, day, dialog, failed, fill, h, mark, toast } from './lib.js';
+import { api, day, dialog, failed, fill, h, mark, toast, told } from './lib.js';
 import { list } from './list.js';
 
 const tabs = { users: 'Users', rules: 'Rules', explain: 'Explain', tokens: 'API tokens' };
@@ -60,12 +60,6 @@ function users(box, state, parameters) {
 
 async function change(name, as) {
   return told(await api('PUT', 'users/' + encodeURIComponent(name), as));
-}
-
-// told says which nodes lag behind a change.
-function told(c) {
-  if (c.not_applied && c.not_applied.length) toast(`Not applied yet on ${c.not_applied.join(', ')}: each will, before it serves on.`, true);
-  return c;
 }
 
 function rules(box, state, parameters) {

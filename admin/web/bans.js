@@ -1,5 +1,5 @@
 // Who is kept out of the whole cluster, and until when.
-import { api, day, dialog, fill, h, mark, span, toast } from './lib.js';
+import { api, day, dialog, fill, h, mark, span, toast, told } from './lib.js';
 import { list } from './list.js';
 
 const kinds = { address: 'address or network', client: 'client id', user: 'user' };
@@ -38,12 +38,11 @@ export async function ban(b, done) {
     h('label', { for: 'ban-reason' }, 'Why'), h('input', { id: 'ban-reason', name: 'reason', autocomplete: 'off' }),
   ], { label: 'Ban', danger: true, run: async v => {
     const whom = { kind: v.get('kind'), value: v.get('value') };
-    const answer = await api('PUT', path(whom), { lifetime_ns: Math.round(Number(v.get('hours')) * 3600) * 1e9, reason: v.get('reason') });
-    return { ...whom, ...answer };
+    told(await api('PUT', path(whom), { lifetime_ns: Math.round(Number(v.get('hours')) * 3600) * 1e9, reason: v.get('reason') }));
+    return whom;
   } });
   if (!made) return;
-  if (made.not_applied && made.not_applied.length) toast(`Not applied yet on ${made.not_applied.join(', ')}: each will, before it serves on.`, true);
-  else toast(`${made.value} is banned.`);
+  toast(`${made.value} is banned.`);
   done();
 }
 

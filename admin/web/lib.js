@@ -197,6 +197,12 @@ export function toast(message, bad) {
   setTimeout(() => t.remove(), bad ? 15000 : 5000);
 }
 
+// told says which nodes lag behind a change, and returns the change.
+export function told(c) {
+  if (c.not_applied && c.not_applied.length) toast(`Not applied yet on ${c.not_applied.join(', ')}: each will, before it serves on.`, true);
+  return c;
+}
+
 // dialog shows a form and returns its values when it is sent, or null.
 export function dialog(title, content, actions) {
   return new Promise(resolve => {
