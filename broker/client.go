@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"crypto/tls"
 	"crypto/x509"
 	"net"
 	"net/netip"
@@ -190,6 +191,17 @@ func (c *client) complete(rel *logpb.Release) {
 // abort cuts the connection at once. It may block for as long as closing a
 // socket does.
 func (c *client) abort() { c.aborted.Do(func() { c.conn.Close() }) }
+
+// discard is abort without the end of the TLS stream, for a client that reads nothing.
+func (c *client) discard() {
+	c.aborted.Do(func() {
+		if t, ok := c.conn.(*tls.Conn); ok {
+			t.NetConn().Close()
+			return
+		}
+		c.conn.Close()
+	})
+}
 
 // blame notes that the client broke the protocol.
 func (c *client) blame(text string) {

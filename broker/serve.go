@@ -3,8 +3,10 @@ package broker
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -41,6 +43,7 @@ type incoming struct {
 
 	connected  bool
 	disconnect bool           // DISCONNECT came
+	gone       bool           // the client closed the connection
 	release    *logpb.Release // what DISCONNECT says of it
 }
 
@@ -111,10 +114,20 @@ func (c *client) read() {
 			c.refuse(err)
 			return
 		}
-		if c.stopped() || c.receive() != nil {
+		if c.stopped() {
+			return
+		}
+		if err := c.receive(); err != nil {
+			c.in.gone = gone(err)
 			return
 		}
 	}
+}
+
+// gone tells whether a read failed because the client has closed the connection, and
+// reads nothing any more: MQTT has no use for half of one.
+func gone(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)
 }
 
 // refuse ends the connection for what its client sent.
@@ -420,9 +433,13 @@ func (c *client) endUnconnected() {
 		o.closing = true
 	}
 	c.closeBy.CompareAndSwap(0, c.b.tick.Load()+int64(closeGrace))
+	o.hung = o.hung || c.in.gone && !o.writing
 	c.cond.Broadcast()
 	c.wakeClosing()
 	c.mu.Unlock()
+	if c.in.gone {
+		c.discard()
+	}
 	c.wg.Wait()
 	c.linger()
 	c.mu.Lock()

@@ -41,3 +41,11 @@ func (b *Broker) Stats() Stats {
 	}
 	return s
 }
+
+// Messages counts PUBLISH packets from clients and to them.
+func (b *Broker) Messages() (n int64) {
+	for q := range 3 {
+		n += b.n.in[q].Load() + b.n.out[q].Load()
+	}
+	return n
+}

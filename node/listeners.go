@@ -52,7 +52,7 @@ func (n *Node) openListeners(ctx context.Context) error {
 	share := listener.Deps{
 		Serve: n.serveClient, Explain: mtls.Describe, Logger: n.log, Registerer: n.reg, Banned: n.guard.banned, Refused: n.guard.refused,
 		Budget:    listener.NewBudget(n.cfg.Limits.UnauthenticatedConnections, unauthenticatedBytes),
-		Admission: listener.NewAdmission(listener.AdmissionConfig{MaxConnections: n.cfg.Limits.MaxConnections, Short: mem.short.Load}),
+		Admission: listener.NewAdmission(listener.AdmissionConfig{MaxConnections: n.cfg.Limits.MaxConnections, Short: mem.short.Load, Messages: n.broker.Messages}),
 	}
 	if err := n.reg.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "mqcluster_node_handshakes_waiting", Help: "TLS handshakes that wait for a core.",

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"runtime"
 	"sync/atomic"
+	"time"
 )
 
 // Admission keeps new connections from taking what those that are there need, of
@@ -16,6 +17,8 @@ type Admission struct {
 	open    atomic.Int64
 	waiting atomic.Int64
 	turns   chan struct{}
+	begins  *pace // of connections, before their handshakes
+	ends    *pace
 }
 
 // AdmissionConfig bounds an Admission. The zero value bounds handshakes only.
@@ -28,6 +31,9 @@ type AdmissionConfig struct {
 	// Short tells that memory is short and nobody new is to be let in; nil: never.
 	// It is asked for every connection.
 	Short func() bool
+	// Messages counts those of the sessions that are there: while it grows, handshakes
+	// begin at a pace that does not hold them up; nil: as they come.
+	Messages func() int64
 }
 
 // NewAdmission returns an Admission with nobody in it.
@@ -36,7 +42,8 @@ func NewAdmission(c AdmissionConfig) *Admission {
 	if n <= 0 {
 		n = max(1, runtime.GOMAXPROCS(0)/2)
 	}
-	return &Admission{maxOpen: int64(c.MaxConnections), short: c.Short, turns: make(chan struct{}, n)}
+	return &Admission{maxOpen: int64(c.MaxConnections), short: c.Short, turns: make(chan struct{}, n),
+		begins: newPace(c.Messages, 1), ends: newPace(c.Messages, endsForOne)}
 }
 
 // Open is how many connections there are, handshakes included.
@@ -69,7 +76,12 @@ type turn struct {
 	a    *Admission
 	slot *slot
 	gone func() bool
-	has  bool
+	// done is closed when nobody is to wait any more.
+	done <-chan struct{}
+	// hold has the connection wait; what it takes does not count as the client's delay.
+	hold  func(wait func() time.Duration)
+	begun bool
+	has   bool
 }
 
 // take waits for a turn. The connection counts as one that waits for us, not for
@@ -77,6 +89,10 @@ type turn struct {
 func (t *turn) take() error {
 	t.slot.busy(true)
 	t.a.waiting.Add(1)
+	if !t.begun {
+		t.begun = true
+		t.hold(func() time.Duration { return t.a.begins.wait(t.done) })
+	}
 	t.a.turns <- struct{}{}
 	t.a.waiting.Add(-1)
 	t.has = true

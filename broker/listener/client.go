@@ -94,7 +94,7 @@ func (c *client) close(nc net.Conn) {
 	if w, ok := nc.(*webConn); ok {
 		w.closing.Wait()
 	}
-	_ = c.raw.TCPConn.Close()
+	_ = c.raw.Close()
 }
 
 // finish gives back all that the connection had.
@@ -102,7 +102,7 @@ func (c *client) finish() {
 	if c.slot != nil {
 		c.slot.release()
 	}
-	_ = c.raw.TCPConn.Close() // closed already in most cases
+	_ = c.raw.Close() // closed already in most cases
 	c.l.mu.Lock()
 	delete(c.l.conns, c)
 	c.l.mu.Unlock()
@@ -180,6 +180,12 @@ func (c *client) tell(err error) {
 func (c *client) open() (net.Conn, Info, error) {
 	timer := time.AfterFunc(time.Until(c.accepted.Add(c.l.cfg.HandshakeTimeout)), func() { c.shut(reasonTimeout) })
 	defer timer.Stop()
+	hold := func(wait func() time.Duration) {
+		if timer.Stop() {
+			c.accepted = c.accepted.Add(wait())
+			timer.Reset(time.Until(c.accepted.Add(c.l.cfg.HandshakeTimeout)))
+		}
+	}
 
 	var nc net.Conn = c.raw
 	if c.l.trusts(c.raw.remote.Addr()) {
@@ -191,11 +197,11 @@ func (c *client) open() (net.Conn, Info, error) {
 		}
 	}
 	info := Info{
-		Listener: c.l.cfg.Name, Remote: c.raw.remote, Protocol: c.l.cfg.Kind, Accepted: c.accepted,
+		Listener: c.l.cfg.Name, Remote: c.raw.remote, Protocol: c.l.cfg.Kind,
 		Greeted: c.slot.greeted, Authenticated: c.authenticated,
 	}
 	if c.l.cfg.encrypted() {
-		tc, err := c.shake()
+		tc, err := c.shake(hold)
 		if err != nil {
 			return nil, Info{}, &stageError{reasonTLS, err}
 		}
@@ -211,6 +217,7 @@ func (c *client) open() (net.Conn, Info, error) {
 		nc = w
 	}
 	c.slot.shaken()
+	info.Accepted = c.accepted
 	return nc, info, nil
 }
 
@@ -220,7 +227,7 @@ func (c *client) authenticated() {
 }
 
 // shake does the TLS handshake. What ends it early closes the socket.
-func (c *client) shake() (*tls.Conn, error) {
+func (c *client) shake(hold func(wait func() time.Duration)) (*tls.Conn, error) {
 	cfg := c.l.deps.TLS()
 	if cfg == nil {
 		return nil, errors.New("no TLS settings")
@@ -228,7 +235,8 @@ func (c *client) shake() (*tls.Conn, error) {
 	if c.l.cfg.web() {
 		cfg = c.l.webSettings(cfg)
 	}
-	c.raw.turn = &turn{a: c.l.deps.Admission, slot: c.slot, gone: c.refused.Load}
+	c.raw.turn = &turn{a: c.l.deps.Admission, slot: c.slot, gone: c.refused.Load,
+		done: c.l.accepting.Done(), hold: hold}
 	defer func() {
 		c.raw.turn.giveBack()
 		c.raw.turn = nil

@@ -1,10 +1,13 @@
 package listener
 
 import (
+	"errors"
 	"io"
 	"net"
 	"net/netip"
 	"sync/atomic"
+	"syscall"
+	"time"
 )
 
 // tcpConn is a client's socket. It counts what is read until the client has
@@ -18,6 +21,47 @@ type tcpConn struct {
 	// touches it.
 	ahead []byte
 	turn  *turn // of a TLS handshake; only the reader touches it
+	// ends paces what follows the client's end of the connection; nil: it does not wait.
+	ends *pace
+	// over is closed when nobody is to wait any more; nil while nobody does.
+	over atomic.Pointer[chan struct{}]
+}
+
+// closed is what over is set to when the connection was closed.
+var closed = func() *chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return &c
+}()
+
+// await blocks until what follows the client's end may begin, or the connection is
+// closed on this side.
+func (c *tcpConn) await() {
+	ch := make(chan struct{})
+	if c.over.CompareAndSwap(nil, &ch) {
+		c.ends.wait(ch)
+	}
+}
+
+// hasten ends await.
+func (c *tcpConn) hasten() {
+	if ch := c.over.Swap(closed); ch != nil && ch != closed {
+		close(*ch)
+	}
+}
+
+// Close closes the socket.
+func (c *tcpConn) Close() error {
+	c.hasten()
+	return c.TCPConn.Close()
+}
+
+// SetReadDeadline bounds Read; one of the past ends its waiting, too.
+func (c *tcpConn) SetReadDeadline(t time.Time) error {
+	if !t.IsZero() && time.Until(t) <= 0 {
+		c.hasten()
+	}
+	return c.TCPConn.SetReadDeadline(t)
 }
 
 func (c *tcpConn) Read(p []byte) (int, error) {
@@ -40,6 +84,8 @@ func (c *tcpConn) Read(p []byte) (int, error) {
 		if err := s.add(n); err != nil {
 			return 0, err
 		}
+	} else if c.ends != nil && n == 0 && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)) {
+		c.await()
 	}
 	return n, err
 }
@@ -58,7 +104,7 @@ func (c *tcpConn) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(c.remot
 func (c *tcpConn) cut() {
 	// An error of either means that the socket is closed already.
 	_ = c.SetLinger(0)
-	_ = c.TCPConn.Close()
+	_ = c.Close()
 }
 
 // remoteOf returns the address of the socket's other end.

@@ -237,7 +237,7 @@ func (l *Listener) run() {
 
 // admit gives an accepted connection its place or closes it.
 func (l *Listener) admit(tc *net.TCPConn) {
-	c := &client{l: l, accepted: time.Now(), raw: &tcpConn{TCPConn: tc, remote: remoteOf(tc)}}
+	c := &client{l: l, accepted: time.Now(), raw: &tcpConn{TCPConn: tc, remote: remoteOf(tc), ends: l.deps.Admission.ends}}
 	if l.banned(c) && !l.trusts(c.raw.remote.Addr()) {
 		c.shut(reasonBanned)
 		return

@@ -88,8 +88,9 @@ func (s *signer) issue(name string) (tls.Certificate, error) {
 // its last session, as devices do.
 func (s *signer) config(name string, roots *x509.CertPool) (*tls.Config, error) {
 	cert, err := s.issue(name)
+	// Devices know no ML-KEM: OpenSSL offers it from 3.5 on.
 	return &tls.Config{Certificates: []tls.Certificate{cert}, RootCAs: roots, ServerName: "localhost",
-		MinVersion: tls.VersionTLS13, ClientSessionCache: tls.NewLRUClientSessionCache(1)}, err
+		MinVersion: tls.VersionTLS13, CurvePreferences: []tls.CurveID{tls.X25519, tls.CurveP256}, ClientSessionCache: tls.NewLRUClientSessionCache(1)}, err
 }
 
 // rootsOf reads the cluster's CA.

@@ -31,6 +31,7 @@ defaults
 
 frontend mqtt
   bind %s backlog 4096
+  rate-limit sessions 200
   default_backend nodes
 
 backend nodes

@@ -123,7 +123,9 @@ func (c *client) connect(ctx context.Context) error {
 	defer cancel()
 	source := c.w.order.Sources[c.n%len(c.w.order.Sources)]
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(source)}}
-	plain, err := dialer.DialContext(ctx, "tcp", c.w.order.Balancers[c.n%len(c.w.order.Balancers)])
+	// All balancers get those of the storm, and those of all roles.
+	balancer := c.w.order.Balancers[c.n/stormShare%len(c.w.order.Balancers)]
+	plain, err := dialer.DialContext(ctx, "tcp", balancer)
 	if err != nil {
 		return fmt.Errorf("dial: %w", err)
 	}
