@@ -190,16 +190,17 @@ func (c *client) complete(rel *logpb.Release) {
 
 // abort cuts the connection at once. It may block for as long as closing a
 // socket does.
-func (c *client) abort() { c.aborted.Do(func() { c.conn.Close() }) }
+// An error of closing says that it is closed already, here and below.
+func (c *client) abort() { c.aborted.Do(func() { _ = c.conn.Close() }) }
 
 // discard is abort without the end of the TLS stream, for a client that reads nothing.
 func (c *client) discard() {
 	c.aborted.Do(func() {
 		if t, ok := c.conn.(*tls.Conn); ok {
-			t.NetConn().Close()
+			_ = t.NetConn().Close()
 			return
 		}
-		c.conn.Close()
+		_ = c.conn.Close()
 	})
 }
 

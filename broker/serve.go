@@ -58,7 +58,7 @@ func (b *Broker) Serve(ctx context.Context, conn net.Conn, info ConnInfo) (rest 
 	b.mu.Lock()
 	if b.closed {
 		b.mu.Unlock()
-		conn.Close()
+		_ = conn.Close()
 		return nil
 	}
 	b.conns[c] = struct{}{}

@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"sync"
@@ -287,7 +288,7 @@ func (g *group) put(s *sess, n *sub) {
 		l[i].sub = n
 	} else {
 		l = append(l, groupMember{s, n})
-		slices.SortFunc(l, func(a, b groupMember) int { return int(int64(a.sub.filter.id) - int64(b.sub.filter.id)) })
+		slices.SortFunc(l, func(a, b groupMember) int { return cmp.Compare(a.sub.filter.id, b.sub.filter.id) })
 	}
 	g.members.Store(&l)
 }

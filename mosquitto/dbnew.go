@@ -89,7 +89,7 @@ func properties(c *cursor) []byte {
 		return nil
 	}
 	n, ok := varint(&c.b)
-	if !ok || n > uint32(len(c.b)) {
+	if !ok || int(n) > len(c.b) {
 		c.err = errShort
 		return nil
 	}

@@ -125,7 +125,8 @@ listeners:
   - {kind: tcp, address: "127.0.0.1:1883"}
   - {kind: tls, address: "127.0.0.1:1883", tls: {cert_file: a.pem, min_version: 1.1, ciphers: [RC4]}}
   - {kind: ws, address: "127.0.0.1:70000", allow_plaintext: true, identity: cn, path: mqtt}
-limits: {max_packet_size: 17MiB, receive_maximum: 0}
+limits: {max_packet_size: 17MiB, receive_maximum: 0, persistent_client_expiration: 51000d}
+drain: {grace: 1500ms}
 raft: {heartbeat: 1s}
 `)
 	_, err := Load(Input{File: file, Flags: map[string][]string{"limits.max_inflight": {"many"}}})
@@ -148,6 +149,8 @@ raft: {heartbeat: 1s}
 		`listeners[2].path is "mqtt": begin it with /`,
 		"limits.max_packet_size is 17MiB: write 1KiB to 16MiB",
 		"limits.receive_maximum is 0: write a number from 1 to 65535",
+		"limits.persistent_client_expiration is 51000d: write whole seconds, at most 49710d",
+		"drain.grace is 1.5s: write whole seconds",
 		"raft.election is 500ms, less than raft.heartbeat (1s): raise it",
 	} {
 		if !strings.Contains(err.Error(), want) {

@@ -3,6 +3,7 @@ package node
 import (
 	"crypto/tls"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"net/url"
@@ -55,6 +56,13 @@ func (v *validator) atLeast(key string, value, low int) {
 func (v *validator) keepAlive(key string, d time.Duration) {
 	v.check(d >= 0 && d <= 65535*time.Second && d%time.Second == 0,
 		"%s is %s: write whole seconds, at most 65535s", key, FormatDuration(d))
+}
+
+// seconds checks what the log and the protocol carry as 32 bits of seconds.
+func (v *validator) seconds(key string, d time.Duration) {
+	const most = math.MaxUint32 / 86400
+	v.check(d >= 0 && d <= most*24*time.Hour && d%time.Second == 0,
+		"%s is %s: write whole seconds, at most %dd", key, FormatDuration(d), most)
 }
 
 // address checks host:port. An empty host is every interface.
@@ -202,6 +210,7 @@ func (c *Config) checkLimits(v *validator) {
 	v.check(l.Memory == 0 || l.Memory >= 32*MiB, "limits.memory is %s: write at least 32MiB, or 0 for a share of what there is", l.Memory)
 	v.atLeast("limits.unauthenticated_connections", l.UnauthenticatedConnections, 1)
 	v.keepAlive("limits.max_keep_alive", l.MaxKeepAlive)
+	v.seconds("limits.persistent_client_expiration", l.PersistentClientExpiration)
 	v.check(l.ConnectTimeout >= 100*time.Millisecond && l.ConnectTimeout <= 10*time.Minute,
 		"limits.connect_timeout is %s: write 100ms to 10m", FormatDuration(l.ConnectTimeout))
 	v.check(l.StallTimeout >= time.Second, "limits.stall_timeout is %s: write at least 1s", FormatDuration(l.StallTimeout))
@@ -264,7 +273,7 @@ func (c *Config) checkTiming(v *validator) {
 	v.check(s.Low == 0 || s.Low >= s.Reserve, "storage.low is %s: write at least storage.reserve (%s)", s.Low, s.Reserve)
 	v.check(c.Drain.Delay >= 0 && c.Drain.Delay <= 10*time.Minute, "drain.delay is %s: write 0 to 10m", FormatDuration(c.Drain.Delay))
 	v.check(c.Drain.IsolatedAfter > 0, "drain.isolated_after is 0: write how long clients may wait on a node without quorum")
-	v.check(c.Drain.Grace%time.Second == 0, "drain.grace is %s: write whole seconds", FormatDuration(c.Drain.Grace))
+	v.seconds("drain.grace", c.Drain.Grace)
 	c.checkBackup(v)
 }
 

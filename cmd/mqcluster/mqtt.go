@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"strconv"
@@ -133,6 +134,9 @@ type dialer struct {
 }
 
 func (m *mqttFlags) dialer(a *App) (*dialer, error) {
+	if m.keepAlive < 0 || m.keepAlive > math.MaxUint16*time.Second || m.keepAlive%time.Second != 0 {
+		return nil, usagef("--keepalive %s: write whole seconds, 0s to %ds", m.keepAlive, math.MaxUint16)
+	}
 	config, err := m.tlsConfig()
 	if err != nil {
 		return nil, err
@@ -241,7 +245,7 @@ func (d *dialer) prove(packet *paho.Connect) (*scramLogin, error) {
 func (d *dialer) packet(options sessionOptions) *paho.Connect {
 	expiry := uint32(min(options.expiry/time.Second, 1<<32-1))
 	return &paho.Connect{
-		ClientID: d.id, CleanStart: options.clean, KeepAlive: uint16(min(d.flags.keepAlive/time.Second, 65535)),
+		ClientID: d.id, CleanStart: options.clean, KeepAlive: uint16(d.flags.keepAlive / time.Second),
 		Username: d.flags.user, UsernameFlag: d.flags.user != "", Password: d.password, PasswordFlag: d.password != nil,
 		Properties: &paho.ConnectProperties{SessionExpiryInterval: &expiry},
 	}
