@@ -173,6 +173,10 @@ chaos-planted: ## chaos finds each planted fault within five plans
 quickstart: build ## the README's three machines, as it stands (needs haproxy, mosquitto-clients)
 	test/quickstart.sh $(PROGRAM)
 
+.PHONY: failures
+failures: build ## docs/failures.md as it stands, on the README's cluster, which it breaks (needs haproxy, mosquitto-clients)
+	test/quickstart.sh $(PROGRAM) failures
+
 .PHONY: park
 park: build ## 15,000 clients before three nodes and HAProxy, a node killed, a storm; PARK_CLIENTS, PARK_FLAGS (needs haproxy)
 	$(GO) run ./test/park -mqcluster $(PROGRAM) -clients $(PARK_CLIENTS) $(PARK_FLAGS)
