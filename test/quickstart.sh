@@ -194,5 +194,7 @@ scene keygen 1
 recipient=$(grep -o 'age1[a-z0-9]*' "$tmp/out" | head -n 1)
 machine 1 mqcluster backup cluster.mqb --recipient "$recipient"
 destroy 1
+# A machine of its own has port 8883 of all its addresses; here the others have it, too.
+export MQCLUSTER_HEALTH_LISTEN=127.0.1.1:9883 MQCLUSTER_LISTENERS=tls,address=127.0.1.1:8883
 scene restore 1
 echo "quickstart: done"
