@@ -61,6 +61,8 @@ func (n *testNode) ack(t *testing.T, what string, i int) {
 func TestFollowerWithoutRoomLagsAndCatchesUp(t *testing.T) {
 	c, d := newRoomCluster(t, 3)
 	leader, full := c.leader(), c.followers()[0]
+	// What the node was sent while it had room is let in.
+	eventually(t, "nothing is on its way", func() bool { return full.raft.LastIndex() == leader.raft.LastIndex() })
 	d.set(full, RoomNone)
 	at := full.raft.LastIndex()
 	for i := range 50 {
