@@ -73,8 +73,7 @@ ready() {
 start() {
   local n=$1
   shift
-  (cd "$tmp/$n" && MQCLUSTER_DATA_DIR=$tmp/$n/data MQCLUSTER_MESH_LISTEN=127.0.1.$n:7883 exec "$@") \
-    >"$tmp/$n.log" 2>&1 &
+  (cd "$tmp/$n" && MQCLUSTER_DATA_DIR=$tmp/$n/data exec "$@") >"$tmp/$n.log" 2>&1 &
   pids+=($!)
   nodes[$n]=$!
   ready "$n"
@@ -101,10 +100,13 @@ block() {
   fi
 }
 
+# token FILE: the first token that a command printed.
+token() { grep -o 'MQ1\.[A-Za-z0-9._-]*' "$1" | head -n 1; }
+
 token=
 for file in "$tmp"/[0-9][0-9].[123]; do
   block "$file" "${file##*.}"
-  [ -n "$token" ] || token=$(grep -o 'MQ1\.[A-Za-z0-9._-]*' "$tmp/out")
+  [ -n "$token" ] || token=$(token "$tmp/out")
 done
 
 addresses 9 <"$tmp/haproxy.cfg" >"$tmp/balancer.cfg"
@@ -121,25 +123,23 @@ for file in "$tmp"/[0-9][0-9].device; do
 done
 [ "$(cat "$tmp/out")" = 21.5 ] || { echo "quickstart: the device got something else than 21.5" >&2; exit 1; }
 
-if [ "${2:-}" != failures ]; then
 # Everything that the documents tell an operator to type, on the cluster that is there.
-for doc in docs/*.md; do
-  [ "$doc" != docs/quickstart.zh-CN.md ] || continue # it has the README's, a test says
-  dir=$tmp/docs/$(basename "$doc" .md)
-  mkdir -p "$dir"
-  blocks "$doc" "$dir"
-  for file in "$dir"/[0-9][0-9].*; do
-    [ -e "$file" ] || continue
-    echo "== $doc"
-    block "$file" "${file##*.}"
-    ready 1
+documents() {
+  for doc in docs/*.md; do
+    [ "$doc" != docs/quickstart.zh-CN.md ] || continue # it has the README's, a test says
+    dir=$tmp/docs/$(basename "$doc" .md)
+    mkdir -p "$dir"
+    blocks "$doc" "$dir"
+    for file in "$dir"/[0-9][0-9].*; do
+      [ -e "$file" ] || continue
+      echo "== $doc"
+      block "$file" "${file##*.}"
+      ready 1
+    done
   done
-done
-echo "quickstart: done"
-exit
-fi
+}
 
-scenes=$tmp/docs/failures
+scenes=$tmp/docs/scenes
 mkdir -p "$scenes"
 blocks docs/failures.md "$scenes"
 scene() {
@@ -157,44 +157,49 @@ patiently() {
   return 1
 }
 
-patiently scene work 2
-kill "${nodes[2]}" && wait "${nodes[2]}"
-start 2 mqcluster run
-
-# newcomer N NAME: machine N joins, with a token that machine 1 made.
+# newcomer N runs a command that goes on as the node of machine N, which has no configuration.
 newcomer() {
-  MQCLUSTER_HEALTH_LISTEN=127.0.1.$1:9883 MQCLUSTER_LISTENERS=tls,address=127.0.1.$1:8883 start "$@"
+  MQCLUSTER_MESH_LISTEN=127.0.1.$1:7883 MQCLUSTER_HEALTH_LISTEN=127.0.1.$1:9883 \
+    MQCLUSTER_LISTENERS=tls,address=127.0.1.$1:8883 start "$@"
 }
-token() { grep -o 'MQ1\.[A-Za-z0-9._-]*' "$1" | head -n 1 >"$tmp/token"; }
 
-destroy 2
-patiently scene token 1
-token "$tmp/out"
-cat "$scenes/replace"
-# A node counts as dead when nothing was heard of it for a while.
-newcomer 4 bash -c "for _ in \$(seq 30); do $(addresses 4 <"$scenes/replace") <../token && exit; sleep 1; done"
+# failures breaks the cluster in the order in which one can go on from the other.
+failures() {
+  patiently scene work 2
+  kill "${nodes[2]}" && wait "${nodes[2]}"
+  start 2 mqcluster run
 
-destroy 3
-destroy 4
-kill "${nodes[1]}" && wait "${nodes[1]}"
-scene inspect 1
-sed -n 's/^cluster .*(\(.*\))$/\1/p' "$tmp/out" >"$tmp/name"
-block "$scenes/recover" 1 <"$tmp/name"
+  destroy 2
+  patiently scene token 1
+  token "$tmp/out" >"$tmp/token"
+  cat "$scenes/replace"
+  # A node counts as dead when nothing was heard of it for a while.
+  newcomer 4 bash -c "for _ in \$(seq 30); do $(addresses 4 <"$scenes/replace") <../token && exit; sleep 1; done"
 
-for joining in '2 b' '3 c'; do
-  machine 1 mqcluster token create >"$tmp/made"
-  token "$tmp/made"
-  newcomer "${joining% *}" mqcluster join 127.0.1.1:7883 --token-file ../token --node "${joining#* }" --run
-done
-destroy 2
-patiently scene leave 1
-patiently scene compromised 1
+  destroy 3
+  destroy 4
+  kill "${nodes[1]}" && wait "${nodes[1]}"
+  scene inspect 1
+  sed -n 's/^cluster .*(\(.*\))$/\1/p' "$tmp/out" >"$tmp/name"
+  block "$scenes/recover" 1 <"$tmp/name"
 
-scene keygen 1
-recipient=$(grep -o 'age1[a-z0-9]*' "$tmp/out" | head -n 1)
-machine 1 mqcluster backup cluster.mqb --recipient "$recipient"
-destroy 1
-# A machine of its own has port 8883 of all its addresses; here the others have it, too.
-export MQCLUSTER_HEALTH_LISTEN=127.0.1.1:9883 MQCLUSTER_LISTENERS=tls,address=127.0.1.1:8883
-scene restore 1
+  for joining in '2 b' '3 c'; do
+    machine 1 mqcluster token create >"$tmp/made"
+    token "$tmp/made" >"$tmp/token"
+    newcomer "${joining% *}" mqcluster join 127.0.1.1:7883 --token-file ../token --node "${joining#* }" --run
+  done
+  destroy 2
+  patiently scene leave 1
+  patiently scene compromised 1
+
+  scene keygen 1
+  recipient=$(grep -o 'age1[a-z0-9]*' "$tmp/out" | head -n 1)
+  machine 1 mqcluster backup cluster.mqb --recipient "$recipient"
+  destroy 1
+  # A machine of its own has port 8883 of all its addresses; here the others have it, too.
+  export MQCLUSTER_HEALTH_LISTEN=127.0.1.1:9883 MQCLUSTER_LISTENERS=tls,address=127.0.1.1:8883
+  scene restore 1
+}
+
+if [ "${2:-}" = failures ]; then failures; else documents; fi
 echo "quickstart: done"

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"runtime"
 	"sync/atomic"
-	"time"
 )
 
 // Admission keeps new connections from taking what those that are there need, of
@@ -76,11 +75,8 @@ type turn struct {
 	a    *Admission
 	slot *slot
 	gone func() bool
-	// done is closed when nobody is to wait any more.
-	done <-chan struct{}
-	// hold has the connection wait; what it takes does not count as the client's delay.
-	hold  func(wait func() time.Duration)
-	begun bool
+	// begin waits until the handshake may begin, before the first turn; nil afterwards.
+	begin func()
 	has   bool
 }
 
@@ -89,9 +85,9 @@ type turn struct {
 func (t *turn) take() error {
 	t.slot.busy(true)
 	t.a.waiting.Add(1)
-	if !t.begun {
-		t.begun = true
-		t.hold(func() time.Duration { return t.a.begins.wait(t.done) })
+	if t.begin != nil {
+		t.begin()
+		t.begin = nil
 	}
 	t.a.turns <- struct{}{}
 	t.a.waiting.Add(-1)

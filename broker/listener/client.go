@@ -5,11 +5,9 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"runtime/debug"
 	"sync/atomic"
-	"syscall"
 	"time"
 )
 
@@ -166,7 +164,7 @@ func (c *client) tell(err error) {
 	if c.l.deps.Explain != nil {
 		why = c.l.deps.Explain(err)
 	}
-	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, net.ErrClosed) {
+	if gone(err) || errors.Is(err, net.ErrClosed) {
 		c.l.log.Debug("handshake failed", "remote", c.raw.remote, "err", why)
 		return
 	}
@@ -180,9 +178,10 @@ func (c *client) tell(err error) {
 func (c *client) open() (net.Conn, Info, error) {
 	timer := time.AfterFunc(time.Until(c.accepted.Add(c.l.cfg.HandshakeTimeout)), func() { c.shut(reasonTimeout) })
 	defer timer.Stop()
-	hold := func(wait func() time.Duration) {
+	// What it waits for this node is not its own delay.
+	begin := func() {
 		if timer.Stop() {
-			c.accepted = c.accepted.Add(wait())
+			c.accepted = c.accepted.Add(c.l.deps.Admission.begins.wait(c.l.accepting.Done()))
 			timer.Reset(time.Until(c.accepted.Add(c.l.cfg.HandshakeTimeout)))
 		}
 	}
@@ -201,7 +200,7 @@ func (c *client) open() (net.Conn, Info, error) {
 		Greeted: c.slot.greeted, Authenticated: c.authenticated,
 	}
 	if c.l.cfg.encrypted() {
-		tc, err := c.shake(hold)
+		tc, err := c.shake(begin)
 		if err != nil {
 			return nil, Info{}, &stageError{reasonTLS, err}
 		}
@@ -227,7 +226,7 @@ func (c *client) authenticated() {
 }
 
 // shake does the TLS handshake. What ends it early closes the socket.
-func (c *client) shake(hold func(wait func() time.Duration)) (*tls.Conn, error) {
+func (c *client) shake(begin func()) (*tls.Conn, error) {
 	cfg := c.l.deps.TLS()
 	if cfg == nil {
 		return nil, errors.New("no TLS settings")
@@ -235,8 +234,7 @@ func (c *client) shake(hold func(wait func() time.Duration)) (*tls.Conn, error) 
 	if c.l.cfg.web() {
 		cfg = c.l.webSettings(cfg)
 	}
-	c.raw.turn = &turn{a: c.l.deps.Admission, slot: c.slot, gone: c.refused.Load,
-		done: c.l.accepting.Done(), hold: hold}
+	c.raw.turn = &turn{a: c.l.deps.Admission, slot: c.slot, gone: c.refused.Load, begin: begin}
 	defer func() {
 		c.raw.turn.giveBack()
 		c.raw.turn = nil

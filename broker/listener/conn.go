@@ -21,7 +21,7 @@ type tcpConn struct {
 	// touches it.
 	ahead []byte
 	turn  *turn // of a TLS handshake; only the reader touches it
-	// ends paces what follows the client's end of the connection; nil: it does not wait.
+	// ends paces what follows the client's end of the connection.
 	ends *pace
 	// over is closed when nobody is to wait any more; nil while nobody does.
 	over atomic.Pointer[chan struct{}]
@@ -84,10 +84,15 @@ func (c *tcpConn) Read(p []byte) (int, error) {
 		if err := s.add(n); err != nil {
 			return 0, err
 		}
-	} else if c.ends != nil && n == 0 && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)) {
+	} else if gone(err) {
 		c.await()
 	}
 	return n, err
+}
+
+// gone tells whether the client has closed the connection.
+func gone(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)
 }
 
 // WriteTo keeps io.Copy from going round Read.

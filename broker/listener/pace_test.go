@@ -45,7 +45,7 @@ func TestPaceFollowsLateness(t *testing.T) {
 		if took := through(p, n).Seconds(); took > seconds*.5 {
 			t.Errorf("%d took %.2f s with cores to spare, want less than half of %.0f", n, took, seconds)
 		}
-		time.Sleep(2 * paceRest)
+		time.Sleep(2 * paceRest) // of the bubble: without a storm for so long
 		n = int(paceFirst * p.weight)
 		if took := through(p, n).Seconds(); took < .5 {
 			t.Errorf("after a rest %d took %.2f s, want about one", n, took)
@@ -90,7 +90,7 @@ func TestPaceKeepsTheOrder(t *testing.T) {
 			synctest.Wait()
 		}
 		close(gone)
-		time.Sleep(5 * time.Second)
+		time.Sleep(5 * time.Second) // of the bubble: all are let in within half of it
 		mu.Lock()
 		defer mu.Unlock()
 		if len(order) != 30 {
@@ -115,8 +115,8 @@ func slowed() *Admission {
 	return a
 }
 
-// What a connection waits for the node is not its own delay: it is not refused for it,
-// and the end of the listener ends it.
+// What a connection waits for the node is not its own delay: it is not refused for it.
+// The end of the listener ends its waiting.
 func TestPacedHandshakeIsNotLate(t *testing.T) {
 	server, client := settings(t)
 	a := slowed()
@@ -137,6 +137,17 @@ func TestPacedHandshakeIsNotLate(t *testing.T) {
 		t.Fatal(err)
 	}
 	echo(t, c, "x")
+
+	last := tls.Client(h.dial(t), client)
+	go func() { result <- last.Handshake() }()
+	eventually(t, "another waits", func() bool { return a.Waiting() == 1 })
+	began := time.Now()
+	if err := h.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-result; err == nil || time.Since(began) > time.Second {
+		t.Errorf("after the listener was closed the handshake ended after %v with %v", time.Since(began), err)
+	}
 }
 
 // The end of a connection waits, until this side closes it or wants its reader back.

@@ -91,11 +91,15 @@ func (p *plan) storms(n int) bool { return n < p.Clients && n%stormShare == 0 }
 // stormers is how many do.
 func (p *plan) stormers() int { return (p.Clients + stormShare - 1) / stormShare }
 
+// stormy is how many generators, the first ones, have who storms and nobody else; 0: there
+// are too few.
+func (p *plan) stormy() int { return p.Workers / stormShare }
+
 // worker is the generator process that has client n. Those that storm are in others than
 // those that are measured meanwhile: in one process their handshakes would stand before
 // everything else in its queue, and what is measured would be that.
 func (p *plan) worker(n int) int {
-	stormy := p.Workers / stormShare
+	stormy := p.stormy()
 	switch {
 	case stormy == 0:
 		return n % p.Workers

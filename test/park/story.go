@@ -99,7 +99,7 @@ func (p *park) build(ctx context.Context) error {
 	if p.auditor, err = signer.config(auditor, pool); err != nil {
 		return err
 	}
-	if p.workers, err = startWorkers(p.plan.Workers); err != nil {
+	if p.workers, err = startWorkers(&p.plan); err != nil {
 		return err
 	}
 	var orders []request

@@ -24,15 +24,15 @@ type remote struct {
 // workers are all of them. They end when their standard input does.
 type workers []*remote
 
-// startWorkers runs this program again, so many times.
-func startWorkers(n int) (all workers, err error) {
+// startWorkers runs this program again, once for each generator of the plan.
+func startWorkers(p *plan) (all workers, err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("this program does not know its own path: %w", err)
 	}
-	for i := range n {
+	for i := range p.Workers {
 		cmd := exec.Command(self, workerFlag)
-		if i < n/stormShare {
+		if i < p.stormy() {
 			// The devices of the storm have processors of their own: what they compute for
 			// their handshakes is not to be taken from the nodes, nor from those measured.
 			cmd = exec.Command("nice", "-n", "10", self, workerFlag)
