@@ -185,6 +185,7 @@ const closeGrace = 2 * time.Second
 func (b *Broker) Apply(ev fsm.Event) {
 	switch ev.Kind {
 	case fsm.EventMessage:
+		b.n.logged.Add(1)
 		b.deliver(ev.Pos, ev.Message, ev.Picks, ev.Zero)
 	case fsm.EventEnded:
 		b.ended(ev)

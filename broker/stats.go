@@ -9,6 +9,7 @@ type counters struct {
 	subscriptions, sharedSubscriptions            atomic.Int64
 	in, out                                       [3]atomic.Int64 // messages by QoS
 	bytesIn, bytesOut, retained                   atomic.Int64
+	logged                                        atomic.Int64 // messages of the log, whoever they are for
 }
 
 // Stats are counts since the start of the Broker, and sizes of now, of this
@@ -42,8 +43,10 @@ func (b *Broker) Stats() Stats {
 	return s
 }
 
-// Messages counts PUBLISH packets from clients and to them.
+// Messages counts PUBLISH packets from clients and to them, and the messages that this
+// node applies, which those of other nodes wait for.
 func (b *Broker) Messages() (n int64) {
+	n = b.n.logged.Load()
 	for q := range 3 {
 		n += b.n.in[q].Load() + b.n.out[q].Load()
 	}

@@ -27,6 +27,9 @@ type pace struct {
 	filled  time.Time       // when tokens were counted last
 	running bool
 	rested  time.Time // when nobody waited any more
+
+	counted int64     // messages, when they were looked at last
+	flowed  time.Time // when they were seen to flow
 }
 
 const (
@@ -50,8 +53,10 @@ const (
 	paceRest = time.Second
 	// paceBurst is how many seconds' worth may begin at once after a rest.
 	paceBurst = 0.05
-	// paceTraffic is how many messages in paceLook are worth it.
+	// paceTraffic is how many messages in paceLook are worth it, and paceQuiet after how
+	// long without them there is nobody to hold up: in a storm they can stand still too.
 	paceTraffic = 3
+	paceQuiet   = 500 * time.Millisecond
 	// A goroutine runs late if it waited so long for a core, and the process if more than
 	// one of lateShare did.
 	lateAfter = 2e-3
@@ -110,14 +115,14 @@ func (p *pace) run() {
 	tick := time.NewTicker(paceTick)
 	defer tick.Stop()
 	p.late()
-	looked, messages := time.Now(), p.messages()
+	looked := time.Now()
+	p.traffic(looked)
 	for now := range tick.C {
 		var rate float64
 		look := now.Sub(looked) >= paceLook
 		if look {
-			n := p.messages()
-			rate = p.next(p.late(), n-messages >= paceTraffic)
-			looked, messages = now, n
+			rate = p.next(p.late(), p.traffic(now))
+			looked = now
 		}
 		p.mu.Lock()
 		if look {
@@ -136,6 +141,16 @@ func (p *pace) run() {
 		}
 		p.mu.Unlock()
 	}
+}
+
+// traffic tells whether messages flow, or did until a moment ago. Only run calls it.
+func (p *pace) traffic(now time.Time) bool {
+	n := p.messages()
+	if n-p.counted >= paceTraffic {
+		p.flowed = now
+	}
+	p.counted = n
+	return now.Sub(p.flowed) < paceQuiet
 }
 
 // next is the rate of the next while. Only run calls it; who else writes rate sees that

@@ -64,6 +64,26 @@ func TestPaceWithoutTraffic(t *testing.T) {
 	})
 }
 
+// A node whose messages stand still for a moment is not one without: what holds them up is
+// what the pace is there for.
+func TestPaceBearsAStall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var n atomic.Int64
+		began := time.Now()
+		p := newPace(func() int64 {
+			if since := time.Since(began); since > time.Second && since < time.Second+paceQuiet*9/10 {
+				return n.Load()
+			}
+			return n.Add(paceTraffic)
+		}, 1)
+		p.late = func() bool { return true }
+		seconds := 4.0
+		if took := through(p, int(paceLeast*p.weight*seconds)).Seconds(); took < seconds*.9 {
+			t.Errorf("they took %.2f s, want %.0f", took, seconds)
+		}
+	})
+}
+
 // Those that wait are let in in the order in which they came, and one that has gone
 // keeps nobody.
 func TestPaceKeepsTheOrder(t *testing.T) {
