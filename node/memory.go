@@ -31,16 +31,20 @@ const (
 )
 
 // Between two collections as much garbage may gather as suits what is in use: a small
-// node would collect all the time, a large one would hold twice of what it needs.
+// node would collect all the time, a large one would hold twice of what it needs. Each
+// collection takes all cores that are free, and what waits behind it is late: with 64 MiB
+// three nodes of 5,000 clients on two cores had p99 at 38 ms, with 192 MiB at 27.
 const (
-	someGarbage  = 64 << 20
+	someGarbage  = 192 << 20
+	garbageShare = 8 // of the limit, for small machines
 	leastPercent = 50
 	mostPercent  = 400
 )
 
-// garbagePercent is GOGC where live bytes are in use.
-func garbagePercent(live uint64) int {
-	return int(min(max(someGarbage*100/max(live, 1), leastPercent), mostPercent))
+// garbagePercent is GOGC where live bytes of limit are in use.
+func garbagePercent(live, limit uint64) int {
+	some := min(someGarbage, limit/garbageShare)
+	return int(min(max(some*100/max(live, 1), leastPercent), mostPercent))
 }
 
 // memory watches what this process uses of its limit.
@@ -70,7 +74,7 @@ func openMemory(limit uint64, log *slog.Logger, reg prometheus.Registerer) (*mem
 	}
 	debug.SetMemoryLimit(int64(min(m.limit, math.MaxInt64)))
 	if os.Getenv("GOGC") == "" {
-		m.percent = garbagePercent(0)
+		m.percent = garbagePercent(0, m.limit)
 		debug.SetGCPercent(m.percent)
 	}
 	for _, name := range inUse() {
@@ -130,7 +134,7 @@ func (m *memory) sample() {
 // pace sets how much garbage may gather. It stops the world for a moment, so that small
 // changes are not worth it.
 func (m *memory) pace(used uint64) {
-	want := garbagePercent(used)
+	want := garbagePercent(used, m.limit)
 	small := want*5 <= m.percent*6 && want*6 >= m.percent*5 && want != leastPercent && want != mostPercent
 	if m.percent == 0 || want == m.percent || small {
 		return

@@ -49,9 +49,15 @@ func TestMemoryInUse(t *testing.T) {
 
 // A node with little in use collects seldom, one with much holds little beside it.
 func TestGarbagePercent(t *testing.T) {
-	for live, want := range map[uint64]int{0: mostPercent, 4 << 20: mostPercent, 64 << 20: 100, 80 << 20: 80, 1 << 30: leastPercent} {
-		if got := garbagePercent(live); got != want {
-			t.Errorf("%d MiB in use: %d %%, want %d", live>>20, got, want)
+	for _, tt := range []struct {
+		live, limit uint64 // MiB
+		want        int
+	}{
+		{0, 8192, mostPercent}, {4, 8192, mostPercent}, {192, 8192, 100}, {240, 8192, 80}, {1024, 8192, leastPercent},
+		{64, 512, 100}, {128, 512, leastPercent},
+	} {
+		if got := garbagePercent(tt.live<<20, tt.limit<<20); got != tt.want {
+			t.Errorf("%d MiB of %d in use: %d %%, want %d", tt.live, tt.limit, got, tt.want)
 		}
 	}
 }

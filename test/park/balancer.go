@@ -20,6 +20,7 @@ const perBalancer = 6000
 // seen it, goes to another one.
 const haproxyConfig = `global
   maxconn 9500
+  nbthread 1
 
 defaults
   mode tcp

@@ -47,7 +47,7 @@ func main() {
 func parseFlags() (o options, err error) {
 	flag.StringVar(&o.program, "mqcluster", "bin/mqcluster", "the program")
 	flag.IntVar(&o.plan.Clients, "clients", 15000, "clients: ten sensors to four devices and one dashboard")
-	flag.IntVar(&o.plan.Workers, "workers", 4, "generator processes")
+	flag.IntVar(&o.plan.Workers, "workers", 2, "generator processes: one in three, at least one of two, has who storms")
 	flag.DurationVar(&o.plan.ReadingEvery, "reading", 10*time.Second, "time between two readings of a sensor")
 	flag.DurationVar(&o.plan.StateEvery, "state", time.Minute, "time between two retained states of a sensor")
 	flag.DurationVar(&o.plan.CommandEvery, "command", 20*time.Second, "time between two commands to a device")

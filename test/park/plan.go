@@ -93,7 +93,12 @@ func (p *plan) stormers() int { return (p.Clients + stormShare - 1) / stormShare
 
 // stormy is how many generators, the first ones, have who storms and nobody else; 0: there
 // are too few.
-func (p *plan) stormy() int { return p.Workers / stormShare }
+func (p *plan) stormy() int {
+	if p.Workers == 1 {
+		return 0
+	}
+	return max(1, p.Workers/stormShare)
+}
 
 // worker is the generator process that has client n. Those that storm are in others than
 // those that are measured meanwhile: in one process their handshakes would stand before
