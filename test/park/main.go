@@ -22,6 +22,7 @@ type options struct {
 	openers int
 	memory  string
 	steady  time.Duration
+	repeat  int // storms
 	latency string
 }
 
@@ -54,6 +55,7 @@ func parseFlags() (o options, err error) {
 	flag.IntVar(&o.openers, "openers", 16, "first connections that each generator has under way at a time")
 	flag.StringVar(&o.memory, "argon2-memory", "", "memory of one password hash (default: the program's)")
 	flag.DurationVar(&o.steady, "steady", time.Minute, "time between two events")
+	flag.IntVar(&o.repeat, "storms", 5, "how often a third of the clients reconnects at once; the median counts")
 	flag.StringVar(&o.latency, "latency", "bar", "bar: a missed latency bar fails the run; report: it is only printed")
 	flag.StringVar(&o.dir, "dir", "", "directory for data and logs, which is made (default: one in the temporary directory)")
 	flag.BoolVar(&o.keep, "keep", false, "leave the directory")
@@ -63,8 +65,8 @@ func parseFlags() (o options, err error) {
 		return o, fmt.Errorf("argument %q is not understood: see -help", flag.Arg(0))
 	case o.plan.Clients < 60 || o.plan.Clients > 100_000:
 		return o, fmt.Errorf("%d clients are too few or too many: give 60 to 100000", o.plan.Clients)
-	case o.plan.Workers < 1 || o.openers < 1:
-		return o, errors.New("there must be at least one generator and one first connection at a time")
+	case o.plan.Workers < 1 || o.openers < 1 || o.repeat < 1:
+		return o, errors.New("there must be at least one generator, one first connection at a time and one storm")
 	case o.plan.ReadingEvery <= 0 || o.plan.StateEvery <= 0 || o.plan.CommandEvery <= 0 || o.steady <= 0:
 		return o, errors.New("times must be above 0")
 	case o.latency != "bar" && o.latency != "report":

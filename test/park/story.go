@@ -33,14 +33,12 @@ type park struct {
 	workers   workers
 	auditor   *tls.Config
 
-	began     time.Time
-	started   time.Time // of publishing
-	halted    time.Time
-	killed    time.Time
-	victims   int // clients of the node that was killed
-	stormed   time.Time
-	stormOver time.Time
-	usage     []usage
+	began   time.Time
+	started time.Time // of publishing
+	killed  time.Time
+	victims int    // clients of the node that was killed
+	storms  []span // those that are over, and the one that is under way
+	usage   []usage
 }
 
 // story is the whole plan from the first node to the verdicts.
@@ -247,28 +245,34 @@ func (p *park) restartNode(ctx context.Context) error {
 	return err
 }
 
-// storm has a third of the clients reconnect at once.
+// storm has a third of the clients reconnect at once, as often as is wanted: what one of
+// them does to the others depends much on what the machine does in the same second.
 func (p *park) storm(ctx context.Context) error {
-	before, err := p.workers.status()
-	if err != nil {
-		return err
+	for range p.repeat {
+		before, err := p.workers.status()
+		if err != nil {
+			return err
+		}
+		p.storms = append(p.storms, span{from: time.Now()})
+		if err := p.workers.tell(opStorm); err != nil {
+			return err
+		}
+		p.say("%d clients reconnect at once", p.plan.stormers())
+		if err := p.back(ctx, before.Downs+p.plan.stormers()); err != nil {
+			return err
+		}
+		p.storms[len(p.storms)-1].to = time.Now()
+		p.mark("storm")
+		if err := p.pass(ctx, p.steady/2); err != nil {
+			return err
+		}
+		p.mark("after")
 	}
-	p.stormed = time.Now()
-	if err := p.workers.tell(opStorm); err != nil {
-		return err
-	}
-	p.say("%d clients reconnect at once", p.plan.stormers())
-	if err := p.back(ctx, before.Downs+p.plan.stormers()); err != nil {
-		return err
-	}
-	p.stormOver = time.Now()
-	p.mark("storm")
 	checks, err := p.passwords()
-	if err != nil {
-		return err
+	if err == nil {
+		p.say("passwords since the nodes started: %s", checks)
 	}
-	p.say("passwords since the nodes started: %s", checks)
-	return p.pass(ctx, p.steady/2)
+	return err
 }
 
 // halt ends the publishing and waits for the last acknowledgement.
@@ -276,8 +280,6 @@ func (p *park) halt(ctx context.Context) error {
 	if err := p.workers.tell(opHalt); err != nil {
 		return err
 	}
-	p.halted = time.Now()
-	p.mark("after")
 	return await(ctx, settleLimit, "every message is acknowledged", func() (bool, error) {
 		s, err := p.workers.status()
 		return s.Pending == 0, err
