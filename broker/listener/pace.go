@@ -60,7 +60,7 @@ const (
 	// A goroutine runs late if it waited so long for a core, and the process if more than
 	// one of lateShare did.
 	lateAfter = 2e-3
-	lateShare = 10
+	lateShare = 30
 )
 
 func newPace(messages func() int64, weight float64) *pace {

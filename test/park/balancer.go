@@ -20,7 +20,6 @@ const perBalancer = 6000
 // seen it, goes to another one.
 const haproxyConfig = `global
   maxconn 9500
-  nbthread 1
 
 defaults
   mode tcp
