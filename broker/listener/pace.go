@@ -116,7 +116,7 @@ func (p *pace) run() {
 	defer tick.Stop()
 	p.late()
 	looked := time.Now()
-	p.traffic(looked)
+	p.traffic(looked) // what flowed since the last storm may flow still
 	for now := range tick.C {
 		var rate float64
 		look := now.Sub(looked) >= paceLook
