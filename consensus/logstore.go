@@ -81,6 +81,14 @@ type guardedStore struct {
 	onCut func() // for tests: entries were deleted, their successors not stored yet
 }
 
+const (
+	// deletePiece is how many entries of the log's beginning are deleted at once: some
+	// ms of a core. deleteRest is how long the store rests after that at most; it does as
+	// long as the piece took.
+	deletePiece = 2048
+	deleteRest  = 50 * time.Millisecond
+)
+
 // errNoRoom is not fatal: nothing was written.
 var errNoRoom = errors.New("the disk has no more than its reserve left: make room")
 
@@ -114,8 +122,24 @@ func (s *guardedStore) IsMonotonic() bool {
 }
 
 // DeleteRange implements raft.LogStore. Raft deletes the beginning of the log
-// behind a snapshot, and its end to put other entries there.
+// behind a snapshot, and its end to put other entries there. A beginning goes in
+// pieces, each durable before the next: that of some minutes of a busy node at once
+// would take a core for half a second, and the file for as long. An end goes at once,
+// because a piece of it would leave a gap.
 func (s *guardedStore) DeleteRange(first, last uint64) error {
+	end, err := s.LastIndex()
+	for err == nil && last < end && last >= first && last-first >= deletePiece {
+		began := time.Now()
+		if err := s.deleteRange(first, first+deletePiece-1); err != nil {
+			return err
+		}
+		first += deletePiece
+		time.Sleep(min(time.Since(began), deleteRest))
+	}
+	return s.deleteRange(first, last)
+}
+
+func (s *guardedStore) deleteRange(first, last uint64) error {
 	return s.write("truncate the log", func() error {
 		end, err := s.LastIndex()
 		if err != nil {

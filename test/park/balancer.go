@@ -31,7 +31,7 @@ defaults
 
 frontend mqtt
   bind %s backlog 4096
-  rate-limit sessions 120
+  rate-limit sessions 130
   default_backend nodes
 
 backend nodes
