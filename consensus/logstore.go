@@ -122,40 +122,44 @@ func (s *guardedStore) IsMonotonic() bool {
 }
 
 // DeleteRange implements raft.LogStore. Raft deletes the beginning of the log
-// behind a snapshot, and its end to put other entries there. A beginning goes in
-// pieces, each durable before the next: that of some minutes of a busy node at once
-// would take a core for half a second, and the file for as long. An end goes at once,
-// because a piece of it would leave a gap.
+// behind a snapshot, and its end to put other entries there.
 func (s *guardedStore) DeleteRange(first, last uint64) error {
 	end, err := s.LastIndex()
-	for err == nil && last < end && last >= first && last-first >= deletePiece {
-		began := time.Now()
-		if err := s.deleteRange(first, first+deletePiece-1); err != nil {
-			return err
-		}
-		first += deletePiece
-		time.Sleep(min(time.Since(began), deleteRest))
+	switch {
+	case err != nil:
+		return s.fail(fmt.Errorf("truncate the log: %w", err))
+	case last < end:
+		return s.deleteBeginning(first, last)
 	}
-	return s.deleteRange(first, last)
-}
-
-func (s *guardedStore) deleteRange(first, last uint64) error {
 	return s.write("truncate the log", func() error {
-		end, err := s.LastIndex()
-		if err != nil {
-			return err
+		if s.room() == RoomNone {
+			return errNoRoom
 		}
-		if last >= end {
-			if s.room() == RoomNone {
-				return errNoRoom
-			}
-			s.cut.Store(true)
-			if s.onCut != nil {
-				defer s.onCut()
-			}
+		s.cut.Store(true)
+		if s.onCut != nil {
+			defer s.onCut()
 		}
 		return s.LogStore.DeleteRange(first, last)
 	})
+}
+
+// deleteBeginning deletes in pieces, each durable before the next: what a busy node
+// wrote in some minutes would take a core for half a second at once, and the file for as
+// long. Entries are stored meanwhile, so that this is not the write that stalled looks
+// at.
+func (s *guardedStore) deleteBeginning(first, last uint64) error {
+	for {
+		if err := s.broken.Load(); err != nil {
+			return *err
+		}
+		began := time.Now()
+		to := min(last, first+deletePiece-1)
+		if err := s.watch("delete the log behind a snapshot", func() error { return s.LogStore.DeleteRange(first, to) }); err != nil || to == last {
+			return err
+		}
+		first = to + 1
+		time.Sleep(min(time.Since(began), deleteRest))
+	}
 }
 
 func (s *guardedStore) Set(k, v []byte) error {
