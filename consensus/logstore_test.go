@@ -14,17 +14,20 @@ import (
 type deletions struct {
 	*raft.InmemStore
 	ranges []string
+	seen   func() // as each begins
 }
 
 func (d *deletions) Close() error { return nil }
 
 func (d *deletions) DeleteRange(first, last uint64) error {
+	d.seen()
 	d.ranges = append(d.ranges, fmt.Sprint(first, "-", last))
 	return d.InmemStore.DeleteRange(first, last)
 }
 
 // TestDeleteInPieces: the beginning of the log goes in pieces and in order, its end at
-// once.
+// once. Entries are stored beside the beginning's deletion, so that it leaves alone when
+// the write under way began.
 func TestDeleteInPieces(t *testing.T) {
 	const entries = 3*deletePiece + 10
 	for _, tt := range []struct {
@@ -47,6 +50,13 @@ func TestDeleteInPieces(t *testing.T) {
 			LogStore: log, deadline: time.Minute, fatal: func(err error) { t.Error(err) }, start: time.Now(),
 			latency: prometheus.NewHistogram(prometheus.HistogramOpts{}),
 			storing: func() func() { return func() {} }, room: func() Room { return RoomEnough },
+		}
+		const storing = 12345 // ns after start: when the write of an entry began
+		s.began.Store(storing)
+		log.seen = func() {
+			if began := s.began.Load(); tt.last < entries && began != storing {
+				t.Errorf("%d to %d: the write under way began at %d, want %d", tt.first, tt.last, began, storing)
+			}
 		}
 		if err := s.DeleteRange(tt.first, tt.last); err != nil || !slices.Equal(log.ranges, tt.want) {
 			t.Errorf("%d to %d: %v, %v, want %v", tt.first, tt.last, log.ranges, err, tt.want)
