@@ -158,6 +158,8 @@ func (s *guardedStore) deleteBeginning(first, last uint64) error {
 			return err
 		}
 		first = to + 1
+		// The journal is drained into the same file, and messages want the same cores:
+		// at least half of the time is theirs. Nobody waits for the end of this.
 		time.Sleep(min(time.Since(began), deleteRest))
 	}
 }

@@ -2,9 +2,9 @@
 // behind HAProxy, and a park of clients with certificates and passwords of their
 // own (sensors that publish, devices that wait for commands, dashboards that watch
 // an area each) in several generator processes. It kills the leader, starts it
-// again, has a third of the clients reconnect at once, several times, accounts for every message
-// from its payload, and prints a verdict for each bar. Its exit code is 1 where a
-// bar is missed.
+// again, has a third of the clients reconnect at once, several times, accounts for
+// every message from its payload, and prints a verdict for each bar. Its exit code is 1
+// where a bar is missed.
 //
 // It knows the program only by its verbs and its ports, as an operator does.
 package main
