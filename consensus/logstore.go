@@ -159,7 +159,8 @@ func (s *guardedStore) deleteBeginning(first, last uint64) error {
 		}
 		first = to + 1
 		// The journal is drained into the same file, and messages want the same cores:
-		// at least half of the time is theirs. Nobody waits for the end of this.
+		// half of the time is theirs, where a piece takes no longer than deleteRest. Only
+		// a node that stops waits for the end of this.
 		time.Sleep(min(time.Since(began), deleteRest))
 	}
 }
