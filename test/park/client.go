@@ -129,6 +129,10 @@ func (c *client) connect(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("dial: %w", err)
 	}
+	if err := c.w.hellos.Wait(ctx); err != nil {
+		plain.Close()
+		return fmt.Errorf("wait for a handshake's turn: %w", err)
+	}
 	conn := tls.Client(plain, c.tls)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		plain.Close()

@@ -6,5 +6,11 @@
 // every message from its payload, and prints a verdict for each bar. Its exit code is 1
 // where a bar is missed.
 //
+// Nodes, balancers and generators share the machine's processors, so what a generator
+// computes is taken from the nodes and measured as if it were their doing. Those that storm
+// are for that reason in processes of their own, which get one processor, and that when
+// nobody else wants it; a generator begins no more handshakes a second than it takes for
+// the balancers to have enough of them, and collects no garbage in a storm.
+//
 // It knows the program only by its verbs and its ports, as an operator does.
 package main

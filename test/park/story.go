@@ -262,6 +262,9 @@ func (p *park) storm(ctx context.Context) error {
 			return err
 		}
 		p.storms[len(p.storms)-1].to = time.Now()
+		if err := p.workers.tell(opCalm); err != nil {
+			return err
+		}
 		p.mark("storm")
 		if err := p.pass(ctx, p.steady/2); err != nil {
 			return err

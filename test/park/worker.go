@@ -16,6 +16,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 // order is what a worker is told first.
@@ -34,11 +36,25 @@ const (
 	opOpen    = "open"    // connect all
 	opStart   = "start"   // publish
 	opStatus  = "status"  // the reply has Status
-	opStorm   = "storm"   // reconnect those that storm
+	opStorm   = "storm"   // reconnect those that storm, and collect no garbage from now on
+	opCalm    = "calm"    // the storm is over
 	opHalt    = "halt"    // publish nothing new
 	opAccount = "account" // the reply has Account
 	opSamples = "samples" // the reply has Samples and Outages
 )
+
+// A generator collects its garbage seldom: the time for it, more than half a second of a
+// core, is taken from the nodes, and what it delays is measured as if they had. In a storm
+// it does not, unless it has garbageLimit bytes.
+const (
+	garbage      = 1000 // GOGC
+	garbageLimit = 3 << 30
+)
+
+// hellosPerSecond is how many handshakes a generator begins: more than the balancers let in,
+// so that nobody waits for it. All at once would take what thousands of devices compute
+// each for itself out of the nodes' first seconds.
+const hellosPerSecond = 1000
 
 type request struct {
 	Op    string
@@ -83,6 +99,7 @@ type worker struct {
 	order   *order
 	clients []*client
 	openers chan struct{}
+	hellos  *rate.Limiter
 	wg      sync.WaitGroup
 
 	start                                         atomic.Int64 // Unix nanoseconds, 0: not yet
@@ -109,7 +126,8 @@ func work(in io.Reader, out io.Writer) error {
 		}
 		w.wg.Wait()
 	}()
-	debug.SetGCPercent(1000) // its time is taken from the nodes', and what it delays is measured
+	debug.SetGCPercent(garbage)
+	debug.SetMemoryLimit(garbageLimit)
 	decoder, encoder := gob.NewDecoder(in), gob.NewEncoder(out)
 	for {
 		var q request
@@ -139,11 +157,14 @@ func (w *worker) serve(ctx context.Context, q request, r *reply) error {
 		w.halted.Store(true)
 		w.poke()
 	case opStorm:
+		debug.SetGCPercent(-1)
 		for _, c := range w.clients {
 			if c.storms {
 				go c.kick() // closing waits for its reader: one after the other takes seconds
 			}
 		}
+	case opCalm:
+		debug.SetGCPercent(garbage)
 	case opStatus:
 		r.Status = w.status()
 	case opAccount:
@@ -161,6 +182,7 @@ func (w *worker) serve(ctx context.Context, q request, r *reply) error {
 // open makes the clients and starts them.
 func (w *worker) open(ctx context.Context, o *order) error {
 	w.order, w.openers = o, make(chan struct{}, o.Openers)
+	w.hellos = rate.NewLimiter(hellosPerSecond, hellosPerSecond/20)
 	roots, err := rootsOf(o.Roots)
 	if err != nil {
 		return err
