@@ -8,9 +8,10 @@
 //
 // Nodes, balancers and generators share the machine's processors, so what a generator
 // computes is taken from the nodes and measured as if it were their doing. Those that storm
-// are for that reason in processes of their own, which get one processor, and that when
-// nobody else wants it; a generator begins no more handshakes a second than it takes for
-// the balancers to have enough of them, and collects no garbage in a storm.
+// are for that reason in processes of their own, which get a processor when nobody else
+// wants it, and in the storm always the same one; a generator begins no more handshakes a
+// second than it takes for the balancers to have enough of them, and collects no garbage in
+// a storm.
 //
 // It knows the program only by its verbs and its ports, as an operator does.
 package main

@@ -100,6 +100,7 @@ type worker struct {
 	clients []*client
 	openers chan struct{}
 	hellos  *rate.Limiter
+	spread  func() error // ends crowd
 	wg      sync.WaitGroup
 
 	start                                         atomic.Int64 // Unix nanoseconds, 0: not yet
@@ -158,6 +159,12 @@ func (w *worker) serve(ctx context.Context, q request, r *reply) error {
 		w.poke()
 	case opStorm:
 		debug.SetGCPercent(-1)
+		if w.order.Worker < w.order.Plan.stormy() {
+			var err error
+			if w.spread, err = crowd(); err != nil {
+				return err
+			}
+		}
 		for _, c := range w.clients {
 			if c.storms {
 				go c.kick() // closing waits for its reader: one after the other takes seconds
@@ -165,6 +172,9 @@ func (w *worker) serve(ctx context.Context, q request, r *reply) error {
 		}
 	case opCalm:
 		debug.SetGCPercent(garbage)
+		if w.spread != nil {
+			return w.spread()
+		}
 	case opStatus:
 		r.Status = w.status()
 	case opAccount:

@@ -35,9 +35,7 @@ func startWorkers(p *plan) (all workers, err error) {
 		if i < p.stormy() {
 			// The devices of the storm have processors of their own: what they compute for
 			// their handshakes is not to be taken from the nodes, nor from those measured.
-			if cmd, err = leisurely(self, workerFlag); err != nil {
-				return all, err
-			}
+			cmd = leisurely(self, workerFlag)
 		}
 		cmd.Stderr = os.Stderr
 		in, err := cmd.StdinPipe()
