@@ -72,6 +72,13 @@ func TestCheckShared(t *testing.T) {
 		{"to another while the first one's node hung", two(1).pub("p", 1, 1, 1).got("u", 1, 1, 1, false).fault("c").pass(hour).got("s", 1, 1, 1, false), nil, Options{}},
 		{"to another while another node hung", two(1).pub("p", 1, 1, 1).got("u", 1, 1, 1, false).fault("a").pass(hour).got("s", 1, 1, 1, false),
 			[]string{RuleShared}, Options{}},
+		{"to another after the first one's node died, whose bytes come last", two(1).pub("p", 1, 1, 1).noted(Killed, "c").pass(10*time.Second).
+			got("s", 1, 1, 1, false).got("u", 1, 1, 1, false), nil, Options{}},
+		{"to one at a node that dies only then, whose bytes come later", two(1).pub("p", 1, 1, 1).got("s", 1, 1, 1, false).noted(Killed, "c").
+			pass(10*time.Second).got("u", 1, 1, 1, false), []string{RuleShared}, Options{}},
+		{"to another after a node died, and from its next life", two(1).pub("p", 1, 1, 1).noted(Killed, "c").pass(10*time.Second).
+			got("s", 1, 1, 1, false).lost("u", 1, 0).noted(Restarted, "c").pass(time.Minute).upAt("c", "u", 2, 0, false).sub("u", 2, "$share/g/t", 1).
+			got("u", 2, 1, 1, false), []string{RuleShared}, Options{}},
 		{"to another though the first acknowledged it", two(1).pub("p", 1, 1, 1).got("u", 1, 1, 1, false).acks("u", 1, 1).pass(time.Minute).
 			add("u", 1, Event{Kind: Cut}).got("s", 1, 1, 1, false), []string{RuleShared}, Options{Settled: time.Second}},
 		{"to another right after the first acknowledged it", two(1).pub("p", 1, 1, 1).got("u", 1, 1, 1, false).acks("u", 1, 1).

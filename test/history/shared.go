@@ -65,7 +65,7 @@ func (c *check) judgeGroup(g *shared) {
 }
 
 // receivers are the first deliveries of a message to the members that get it by
-// the group alone, in order of time.
+// the group alone, in the order in which they were sent.
 func (c *check) receivers(g *shared, m *message) (got []Event) {
 	var last *session
 	for _, b := range g.members {
@@ -77,8 +77,21 @@ func (c *check) receivers(g *shared, m *message) (got []Event) {
 			got = append(got, e)
 		}
 	}
-	slices.SortFunc(got, func(a, b Event) int { return cmp.Compare(a.At, b.At) })
+	slices.SortStableFunc(got, func(a, b Event) int { return cmp.Compare(c.sentBy(a), c.sentBy(b)) })
 	return got
+}
+
+// sentBy is when a delivery was on its way at the latest: when it came, or when the
+// process died at the other end of its connection. What that had sent before may have
+// waited in a network that stood still.
+func (c *check) sentBy(e Event) time.Duration {
+	cn := c.byKey[connKey{e.History, e.Conn}]
+	for _, w := range c.windows {
+		if w.killed && w.node != "" && w.node == cn.node() && cn.up.At <= w.from && w.from < e.At {
+			return w.from
+		}
+	}
+	return e.At
 }
 
 // judgeSecond judges that each member but the first got a message because another
@@ -89,7 +102,7 @@ func (c *check) judgeSecond(g *shared, m *message, got []Event) {
 		e := got[i]
 		before := got[i-1]
 		shows := []Event{m.first(), before, e}
-		switch why := c.gone(g, before, e.At); {
+		switch why := c.gone(g, before, c.sentBy(e)); {
 		case before.QoS == 2:
 			c.violate(RuleShared, shows, "a second member of %s received %q, which %s had received with QoS 2", g.filter, m.id, before.Client)
 		case why == "":
@@ -109,7 +122,7 @@ func (c *check) gone(g *shared, first Event, by time.Duration) (why string) {
 	if first.QoS == 0 {
 		return "QoS 0 has one receiver"
 	}
-	if _, is := c.disturbed(cn.node(), first.At-time.Second, by); is {
+	if _, is := c.disturbed(cn.node(), c.sentBy(first)-time.Second, by); is {
 		return ""
 	}
 	left := cn.endAt()
