@@ -226,9 +226,10 @@ func (g *granter) answer(ctx context.Context, lead *leading, node string, r leas
 	h.renewed, h.granted, h.applied = g.c.now(), true, max(h.applied, r.Applied)
 	h.offset = time.Until(time.UnixMilli(r.Wall))
 	g.signal()
+	scarce, known := g.scarce()
 	a := leaseAnswer{
 		Seq: r.Seq, Granted: g.c.cfg.Lease.Milliseconds(), Incarnation: h.incarnation,
-		Term: lead.term, Commit: g.c.raft.CommitIndex(), Scarce: g.scarce(),
+		Term: lead.term, Commit: g.c.raft.CommitIndex(), Scarce: scarce, Unheard: !known,
 	}
 	if h.applied < g.want {
 		a.Want = g.want

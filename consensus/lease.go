@@ -51,8 +51,10 @@ type leaseAnswer struct {
 	SecretsVersion int64  `json:"secrets_version,omitempty"`
 	Secrets        []byte `json:"secrets,omitempty"`
 	Refused        string `json:"refused,omitempty"`
-	// Scarce: messages that would have to be stored are to be refused.
-	Scarce bool `json:"scarce,omitempty"`
+	// Scarce: messages that would have to be stored are to be refused. Unheard: the
+	// leader cannot tell yet, and the word of the last one holds.
+	Scarce  bool `json:"scarce,omitempty"`
+	Unheard bool `json:"unheard,omitempty"`
 }
 
 func writeJSON(conn net.Conn, v any) error {
@@ -287,7 +289,7 @@ func (l *lessee) request(seq uint64) leaseRequest {
 func (l *lessee) take(a leaseAnswer, sent time.Duration) {
 	if a.Refused != "" {
 		l.c.log.Debug("lease refused", "err", a.Refused)
-	} else if a.Seq != 0 {
+	} else if a.Seq != 0 && !a.Unheard {
 		l.scarce.Store(a.Scarce)
 	}
 	l.mu.Lock()

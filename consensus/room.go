@@ -48,25 +48,28 @@ type roomWord struct {
 }
 
 // scarce decides for all. A voter that was not heard of for longer than a lease
-// has no room to give; one that a fresh leader has not heard of yet is trusted.
-// mu is held.
-func (g *granter) scarce() bool {
+// has no room to give. Until a fresh leader has heard of those that it needs it
+// does not know, and what the last one said holds. mu is held.
+func (g *granter) scarce() (scarce, known bool) {
 	now, patience := g.c.now(), g.c.cfg.Lease+g.c.cfg.Margin
-	voters, low, fit := 0, 0, 0
+	voters, low, fit, unheard := 0, 0, 0, 0
 	for _, s := range g.c.Servers() {
 		if !s.Voter {
 			continue
 		}
 		voters++
-		w, known := g.rooms[s.Node]
+		w, heard := g.rooms[s.Node]
 		switch {
-		case known && w.room != RoomEnough:
+		case heard && w.room != RoomEnough:
 			low++
-		case known && now-w.at <= patience, !known && now-g.since <= patience:
+		case heard && now-w.at <= patience:
 			fit++
+		case !heard && now-g.since <= patience:
+			unheard++
 		}
 	}
-	return low > 0 && fit < voters/2+1
+	quorum := voters/2 + 1
+	return low > 0 && fit+unheard < quorum, fit >= quorum || fit+unheard < quorum || unheard == 0
 }
 
 // heard notes a node's word about its disk.

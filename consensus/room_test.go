@@ -185,6 +185,36 @@ func TestScarceByQuorum(t *testing.T) {
 	eventually(t, "the dead one is back: taken again", scarce(false))
 }
 
+// A fresh leader has not heard of anybody's disk; it used to trust them all, and
+// for a second durable publishes were taken again.
+func TestScarceAcrossElection(t *testing.T) {
+	c, d := newRoomCluster(t, 3)
+	old := c.leader()
+	d.set(c.followers()[0], RoomLow)
+	to := c.followers()[1]
+	d.set(old, RoomLow)
+	eventually(t, "the roomy node leads", to.IsLeader)
+	all := func() bool {
+		return c.nodes[0].Scarce() && c.nodes[1].Scarce() && c.nodes[2].Scarce()
+	}
+	eventually(t, "two low disks of three: refused everywhere", all)
+	if err := to.raft.LeadershipTransfer().Error(); err != nil {
+		t.Fatal(err)
+	}
+	// To a low one, and from there back to the roomy one.
+	eventually(t, "the roomy node leads again", func() bool {
+		if !all() {
+			t.Fatal("a fresh leader has durable publishes taken before it knows")
+		}
+		return to.IsLeader()
+	})
+	for end := time.Now().Add(2 * to.cfg.Renew); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if !all() {
+			t.Fatal("a fresh leader has durable publishes taken before it knows")
+		}
+	}
+}
+
 func TestNobodyDiesWithoutRoom(t *testing.T) {
 	c, d := newRoomCluster(t, 3)
 	for _, n := range c.nodes {
