@@ -78,7 +78,11 @@ type Broker struct {
 	// subVersion changes after every change of local subscriptions.
 	subVersion atomic.Uint64
 
-	applied    matches // of the goroutine that applies
+	// delivered is of the last message of the log; of the goroutine that applies.
+	delivered struct {
+		topic string
+		match *topicMatch
+	}
 	remoteMu   sync.Mutex
 	remote     matches // of the mesh
 	sysMu      sync.RWMutex
@@ -126,7 +130,7 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*Broker, error) {
 		trie: routing.NewTrie[*entry](),
 		sys:  map[string]*session.Message{}, start: time.Now(),
 	}
-	b.applied.Places, b.remote.Places = sharedTopics, sharedTopics
+	b.remote.Places = sharedTopics
 	b.ctx, b.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	b.bufs.New = func() any { s := make([]byte, 0, bufSize); return &s }
 	b.pubs.New = func() any { return newSubmission(b) }
@@ -186,7 +190,7 @@ func (b *Broker) Apply(ev fsm.Event) {
 	switch ev.Kind {
 	case fsm.EventMessage:
 		b.n.logged.Add(1)
-		b.deliver(ev.Pos, ev.Message, ev.Picks, ev.Zero)
+		b.deliver(&ev)
 	case fsm.EventEnded:
 		b.ended(ev)
 	case fsm.EventAssigned:

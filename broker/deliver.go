@@ -29,20 +29,25 @@ func (e *encodings) frame(version, qos byte, retain bool) []byte {
 }
 
 // deliver gives a message of the log to the clients of this node. It runs on
-// the goroutine that applies. zero: the log keeps it for sessions for which it is
-// of QoS 0.
-func (b *Broker) deliver(pos session.Pos, m *session.Message, picks []fsm.Pick, zero bool) {
+// the goroutine that applies.
+func (b *Broker) deliver(ev *fsm.Event) {
+	pos, m, picks := ev.Pos, ev.Message, ev.Picks
 	b.tapped(m)
 	enc := encodings{m: m}
-	t := b.applied.Get(m.Topic)
-	for i, ts := 0, b.match(t); i < len(ts); i++ {
+	match, ok := (*ev.Aside).(*topicMatch)
+	if !ok {
+		match = new(topicMatch)
+		*ev.Aside = match
+	}
+	b.delivered.topic, b.delivered.match = m.Topic, match
+	for i, ts := 0, b.matchTopic(match, m.Topic); i < len(ts); i++ {
 		mg := *ts[i].of(m.Publisher)
 		if len(picks) > 0 {
 			picks = b.merge(picks, ts[i].c, &mg)
 		}
 		if mg.any {
 			ts[i].c.offer(pos, &mg, &enc)
-			if zero && mg.log > 0 && min(m.QoS, mg.qos()) == 0 {
+			if ev.Zero && mg.log > 0 && min(m.QoS, mg.qos()) == 0 {
 				ts[i].c.passZero(pos)
 			}
 		}

@@ -17,8 +17,9 @@ type Log interface {
 	// Submits. done runs once: on the goroutine that applies, in log order
 	// relative to Broker.Apply, or, with ErrNotProposed or ErrUnknown, on any
 	// other. done must not block. Submit itself does not wait for the log, but
-	// blocks while the node's bounded queue of unproposed items is full; it does
-	// not keep item after done.
+	// blocks while the node's bounded queue of unproposed items is full. It keeps
+	// nothing of item: what a publish has of a client's read buffer is valid until
+	// Submit returns.
 	Submit(item *logpb.Item, done func(fsm.Result))
 	// Locked runs f between two entries of the log: nothing is applied while it
 	// runs. f must not block. view, if f wants one, is at exactly that position.

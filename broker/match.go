@@ -23,6 +23,14 @@ type entry struct {
 	taps int
 }
 
+// sole is an entry and the subscription that made it, which in most filters is the only
+// one, as one piece of memory.
+type sole struct {
+	entry
+	subscription
+	list [1]*subscription
+}
+
 // merged is what several subscriptions of one client come to for one message
 // [MQTT-3.3.4-2].
 type merged struct {
@@ -82,8 +90,8 @@ type (
 	matches = routing.Topics[topicMatch]
 )
 
-// sharedTopics are the places of the topics that the log or the mesh brings: those
-// of 196,608 topics, which take about 40 MB.
+// sharedTopics are the places of the topics that the mesh brings: those of 196,608
+// topics, which take about 40 MB.
 const sharedTopics = 1 << 18
 
 // topicMatch is the result of matching one topic: with the text of a topic that is not
@@ -119,15 +127,18 @@ func (b *Broker) matchVersion() uint64 {
 }
 
 // match brings t up to date.
-func (b *Broker) match(t *matched) []target {
-	v, m := b.matchVersion(), &t.Value
+func (b *Broker) match(t *matched) []target { return b.matchTopic(&t.Value, t.Name) }
+
+// matchTopic brings m, the match of a topic, up to date.
+func (b *Broker) matchTopic(m *topicMatch, topic string) []target {
+	v := b.matchVersion()
 	if m.version == v {
 		return m.targets()
 	}
 	b.subMu.Lock()
 	v = b.matchVersion()
 	var found [8]*entry
-	entries := b.trie.Load().Match(found[:0], t.Name)
+	entries := b.trie.Load().Match(found[:0], topic)
 	n := 0
 	for _, e := range entries {
 		n += len(e.subs)
@@ -141,11 +152,11 @@ func (b *Broker) match(t *matched) []target {
 		b.collect(m.one[:0], entries)
 	}
 	b.subMu.Unlock()
-	m.wanted = b.deps.Routes.Wants(t.Name)
+	m.wanted = b.deps.Routes.Wants(topic)
 	ts := m.targets()
 	for i := range ts {
 		to := &ts[i]
-		to.all.denied = !to.c.may().MayReceive(t.Name)
+		to.all.denied = !to.c.may().MayReceive(topic)
 		if to.own != nil {
 			to.own.denied = to.all.denied
 		}
@@ -237,20 +248,25 @@ func (b *Broker) put(tx *routing.Tx[*entry], c *client, s session.Subscription, 
 		old.Subscription, old.logged = s, logged
 		return true
 	}
-	n := &subscription{Subscription: s, c: c, logged: logged}
-	c.subs = append(c.subs, n)
 	b.n.subscriptions.Add(1)
 	if isShared(s.Filter) {
+		c.subs = append(c.subs, &subscription{Subscription: s, c: c, logged: logged})
 		b.n.sharedSubscriptions.Add(1)
 		return false
 	}
 	e, ok := tx.Get(s.Filter)
-	if !ok {
-		e = &entry{}
+	var n *subscription
+	if ok {
+		n = new(subscription)
+	} else {
+		o := new(sole)
+		e, n = &o.entry, &o.subscription
+		e.subs = o.list[:0]
 		tx.SetKept(s.Filter, e) // as s does
 		b.deps.Routes.Add(s.Filter)
 	}
-	n.entry, n.at = e, uint32(len(e.subs))
+	*n = subscription{Subscription: s, c: c, entry: e, at: uint32(len(e.subs)), logged: logged}
+	c.subs = append(c.subs, n)
 	e.subs = append(e.subs, n)
 	return false
 }

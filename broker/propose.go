@@ -37,11 +37,8 @@ func newSubmission(b *Broker) *submission {
 func (c *client) propose(t *matched, p *codec.PublishPacket, traced bool) {
 	s := c.b.pubs.Get().(*submission)
 	s.c, s.traced = c, traced
-	own := make([]byte, len(p.Payload)+len(p.Properties))
-	n := copy(own, p.Payload)
-	copy(own[n:], p.Properties)
 	s.pub.Client, s.pub.Epoch, s.pub.Topic = c.id, c.epoch, t.Name
-	s.pub.Payload, s.pub.Properties = own[:n:n], own[n:]
+	s.pub.Payload, s.pub.Properties = p.Payload, p.Properties
 	s.pub.Qos, s.pub.Retain, s.pub.PacketId = uint32(p.QoS), p.Retain, 0
 	s.pub.Expiry = nil
 	if p.HasExpiry {
@@ -97,8 +94,11 @@ func (s *submission) finish(r fsm.Result) {
 // nobody tells whether it is certain that no client anywhere has a live
 // subscription that matches topic. It runs on the goroutine that applies.
 func (b *Broker) nobody(topic string) bool {
-	t := b.applied.Get(topic)
-	return len(b.match(t)) == 0 && t.Value.wanted == 0
+	m := b.delivered.match // the outcome follows the message
+	if m == nil || b.delivered.topic != topic {
+		m = new(topicMatch)
+	}
+	return len(b.matchTopic(m, topic)) == 0 && m.wanted == 0
 }
 
 // zeroDone notes that a QoS 0 message came through the log, or was lost.

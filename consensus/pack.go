@@ -39,7 +39,8 @@ const (
 type pack struct {
 	number   uint64
 	items    []byte // while gathering
-	frame    []byte // length prefix and pack, once numbered
+	frame    []byte // once numbered: entryHead bytes, the last of them the length, and the pack
+	kept     bool   // raft has frame: it is not written to any more
 	dones    []func(fsm.Result)
 	reported int // items whose done has run
 	born     time.Time
@@ -70,8 +71,9 @@ func (p *pack) fits(n int) bool {
 	return !p.full() && (len(p.dones) == 0 || len(p.items)+n <= maxPackBytes)
 }
 
-// seal gives the pack its place. The items move into the frame.
-func (p *pack) seal(node string, incarnation, number uint64) {
+// seal gives the pack its place. The items move into the frame; what they were
+// gathered in is returned, for others.
+func (p *pack) seal(node string, incarnation, number uint64) (spare []byte) {
 	head := make([]byte, 0, 64)
 	head = protowire.AppendTag(head, fieldNode, protowire.BytesType)
 	head = protowire.AppendString(head, node)
@@ -80,13 +82,32 @@ func (p *pack) seal(node string, incarnation, number uint64) {
 	head = protowire.AppendTag(head, fieldNumber, protowire.VarintType)
 	head = protowire.AppendVarint(head, number)
 	p.number = number
-	p.frame = make([]byte, 0, 4+len(head)+len(p.items))
-	p.frame = appendLength(p.frame, len(head)+len(p.items))
-	p.frame = append(append(p.frame, head...), p.items...)
-	p.items = nil
+	n := len(head) + len(p.items)
+	p.frame = make([]byte, entryHead-4, entryHead+n)
+	p.frame = append(append(appendLength(p.frame, n), head...), p.items...)
+	spare, p.items = p.items[:0], nil
+	return spare
 }
 
-func (p *pack) body() []byte { return p.frame[4:] }
+func (p *pack) body() []byte { return p.frame[entryHead:] }
+
+// wire is the pack behind its length, as a peer reads it.
+func (p *pack) wire() []byte {
+	if !p.kept {
+		return p.frame[entryHead-4:]
+	}
+	b := appendLength(make([]byte, 0, 4+len(p.body())), len(p.body()))
+	return append(b, p.body()...)
+}
+
+// give returns the pack behind room for the head of an entry, for raft to keep.
+func (p *pack) give() []byte {
+	if p.kept { // with a head
+		return append(make([]byte, entryHead, len(p.frame)), p.body()...)
+	}
+	p.kept = true
+	return p.frame
+}
 
 func appendLength(b []byte, n int) []byte {
 	return append(b, byte(n>>24), byte(n>>16), byte(n>>8), byte(n))

@@ -33,8 +33,16 @@ func TestPackIsALogEntry(t *testing.T) {
 	items := []*logpb.Item{publish("a", 1), publish("b", 2), {}}
 	p := sealed(t, "node-1", 1<<63, 300, items...)
 	body := p.body()
-	if got, want := len(body), int(p.frame[0])<<24|int(p.frame[1])<<16|int(p.frame[2])<<8|int(p.frame[3]); got != want {
+	wire := p.wire()
+	if got, want := len(body), int(wire[0])<<24|int(wire[1])<<16|int(wire[2])<<8|int(wire[3]); got != want {
 		t.Errorf("length %d, prefix %d", got, want)
+	}
+	// Sent again to wherever, it is the same, and what raft has stays as it is.
+	wire = bytes.Clone(wire)
+	first := wrap(p.give(), 7)
+	kept := bytes.Clone(first)
+	if second := wrap(p.give(), 8); !bytes.Equal(p.wire(), wire) || !bytes.Equal(first, kept) || len(second) != len(first) || &second[0] == &first[0] {
+		t.Error("a pack that is sent again is another one, or the same memory")
 	}
 	node, incarnation, number, err := peek(body)
 	if node != "node-1" || incarnation != 1<<63 || number != 300 || err != nil {

@@ -163,10 +163,7 @@ func newLocalRoute(p *proposer, lead *leading) *localRoute {
 }
 
 func (r *localRoute) send(pk *pack) error {
-	// A copy, because raft keeps what it gets and the pack may be sent again.
-	buf := make([]byte, entryHead+len(pk.body()))
-	copy(buf[entryHead:], pk.body())
-	return r.f.propose(r.lead, buf)
+	return r.f.propose(r.lead, pk.give())
 }
 
 func (r *localRoute) close() { r.f.close() }
@@ -265,7 +262,7 @@ func (r *streamRoute) write(b []byte) error {
 	return nil
 }
 
-func (r *streamRoute) send(pk *pack) error { return r.write(pk.frame) }
+func (r *streamRoute) send(pk *pack) error { return r.write(pk.wire()) }
 
 func (r *streamRoute) close() {
 	close(r.ended)

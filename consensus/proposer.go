@@ -29,6 +29,7 @@ type proposer struct {
 	queue       []*pack   // all but the last are full
 	items       int       // in queue
 	bytes       int       // in queue
+	spares      [][]byte  // what later packs are gathered in
 	window      []*pack   // sent, by number without gaps
 	windowBytes int
 	next        int    // in window: the next to send on this route
@@ -92,7 +93,7 @@ func (p *proposer) enqueue(ctx context.Context, item *logpb.Item, size int, done
 	if n := len(p.queue); n > 0 && p.queue[n-1].fits(size) {
 		tail = p.queue[n-1]
 	} else {
-		tail = &pack{born: time.Now()}
+		tail = p.newPack()
 	}
 	if err := tail.add(item, done); err != nil {
 		return err
@@ -107,6 +108,27 @@ func (p *proposer) enqueue(ctx context.Context, item *logpb.Item, size int, done
 		p.kick()
 	}
 	return nil
+}
+
+// spare buffers are kept for packs, so that gathering one does not begin with a few
+// bytes that are moved again and again. mu is held where they are taken and given back.
+const (
+	maxSpares     = 16
+	maxSpareBytes = 2 * maxPackBytes
+)
+
+func (p *proposer) newPack() *pack {
+	pk := &pack{born: time.Now()}
+	if n := len(p.spares); n > 0 {
+		pk.items, p.spares = p.spares[n-1], p.spares[:n-1]
+	}
+	return pk
+}
+
+func (p *proposer) spare(b []byte) {
+	if len(p.spares) < maxSpares && cap(b) <= maxSpareBytes {
+		p.spares = append(p.spares, b)
+	}
 }
 
 func (p *proposer) room(size int) bool {
@@ -170,7 +192,7 @@ func (p *proposer) take() *pack {
 		p.patience = p.c.cfg.Stall
 	}
 	p.last++
-	pk.seal(p.c.cfg.Node, p.incarnation, p.last)
+	p.spare(pk.seal(p.c.cfg.Node, p.incarnation, p.last))
 	pk.sent = true
 	p.window = append(p.window, pk)
 	p.windowBytes += len(pk.frame)

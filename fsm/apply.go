@@ -9,6 +9,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/hashicorp/raft"
 	"github.com/mqcluster/mqcluster/fsm/logpb"
+	"github.com/mqcluster/mqcluster/routing"
 	"github.com/mqcluster/mqcluster/session"
 	"google.golang.org/protobuf/proto"
 )
@@ -212,7 +213,7 @@ func (a *applier) pack(p *logpb.Pack) error {
 	a.set(appendString(keyPack, p.Node), uint64Value(m.nextPack))
 	from := owner{node: p.Node, incarnation: p.Incarnation}
 	for i, it := range p.Items {
-		r, err := a.item(from, it)
+		r, err := a.item(from, it, a.topicOf(i, it))
 		if err != nil {
 			return err
 		}
@@ -226,11 +227,12 @@ func (a *applier) pack(p *logpb.Pack) error {
 	return nil
 }
 
-func (a *applier) item(from owner, it *logpb.Item) (Result, error) {
+// item applies one; topic is what is remembered of that of a publish, or nil.
+func (a *applier) item(from owner, it *logpb.Item, topic *routing.Topic[matching]) (Result, error) {
 	r := Result{Pos: a.pos()}
 	switch k := it.Kind.(type) {
 	case *logpb.Item_Publish:
-		a.publishItem(k.Publish, &r)
+		a.publishItem(k.Publish, topic, &r)
 	case *logpb.Item_Claim:
 		a.claim(from, k.Claim, &r)
 	case *logpb.Item_Release:

@@ -32,6 +32,7 @@ type decodedItem struct {
 	kind    logpb.Item_Publish
 	publish logpb.Publish
 	expiry  uint32
+	topic   *routing.Topic[matching] // of publish
 }
 
 // Bounds of what a decoder keeps.
@@ -145,7 +146,7 @@ func (d *decoder) readItem(data []byte) bool {
 		d.items = append(d.items, new(decodedItem))
 	}
 	it := d.items[n]
-	it.item.Kind = nil
+	it.item.Kind, it.topic = nil, nil
 	if len(data) > 0 && data[0] == byte(fieldItemPublish)<<3|byte(protowire.BytesType) {
 		if v, n := protowire.ConsumeBytes(data[1:]); n == len(data)-1 && d.readPublish(it, v) {
 			it.kind.Publish = &it.publish
@@ -169,7 +170,9 @@ func (d *decoder) readPublish(it *decodedItem, data []byte) bool {
 			case fieldPubClient:
 				p.Client, ok = d.name(v)
 			case fieldPubTopic:
-				p.Topic, ok = d.topic(v)
+				it.topic = d.topics.GetBytes(v)
+				p.Topic, ok = it.topic.Name, it.topic.Value.valid || utf8.Valid(v)
+				it.topic.Value.valid = ok
 			case fieldPubPayload:
 				p.Payload = bytes.Clone(v)
 			case fieldPubProperties:
@@ -198,14 +201,13 @@ func (d *decoder) readPublish(it *decodedItem, data []byte) bool {
 	})
 }
 
-// topic is name for a topic.
-func (d *decoder) topic(v []byte) (s string, ok bool) {
-	t := d.topics.GetBytes(v)
-	if !t.Value.valid && !utf8.Valid(v) {
-		return "", false
+// topicOf returns the topic of an item that decode returned, nil if it is no publish
+// or was left to the library.
+func (d *decoder) topicOf(i int, it *logpb.Item) *routing.Topic[matching] {
+	if i < len(d.items) && it == &d.items[i].item {
+		return d.items[i].topic
 	}
-	t.Value.valid = true
-	return t.Name, true
+	return nil
 }
 
 // name returns v as a string, one that was made before where it can; ok is false

@@ -133,6 +133,11 @@ type Event struct {
 	Zero   bool
 	Client string
 	Epoch  session.Pos
+	// Aside is a place of the observer's beside what the state remembers of Message's
+	// topic, so that it need not search for the topic once more. What it puts there is
+	// there with a later message of the topic, or nil: the state forgets topics. It is
+	// for the call that brings the event, and for one observer.
+	Aside *any
 }
 
 // Queued is a message that a session is owed.

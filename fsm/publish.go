@@ -5,10 +5,11 @@ import (
 	"slices"
 
 	"github.com/mqcluster/mqcluster/fsm/logpb"
+	"github.com/mqcluster/mqcluster/routing"
 	"github.com/mqcluster/mqcluster/session"
 )
 
-func (a *applier) publishItem(c *logpb.Publish, r *Result) {
+func (a *applier) publishItem(c *logpb.Publish, topic *routing.Topic[matching], r *Result) {
 	s := a.held(c.Client, c.Epoch, r)
 	if s == nil {
 		return
@@ -32,17 +33,25 @@ func (a *applier) publishItem(c *logpb.Publish, r *Result) {
 	if c.Expiry != nil {
 		m.ExpiresAt = a.stamp + int64(*c.Expiry)*1000
 	}
-	r.Matched = a.publish(r.Pos, m)
+	if topic == nil {
+		topic = a.topics.Get(m.Topic)
+	}
+	r.Matched = a.publishTo(topic, r.Pos, m)
 }
 
-// publish matches m against the subscriptions of this moment, stores what
+// publish is publishTo the topic of m.
+func (a *applier) publish(p session.Pos, m *session.Message) bool {
+	return a.publishTo(a.topics.Get(m.Topic), p, m)
+}
+
+// publishTo matches m against the subscriptions of this moment, stores what
 // sessions are owed and tells the node. It reports whether anything in the log
 // matched.
-func (a *applier) publish(p session.Pos, m *session.Message) bool {
+func (a *applier) publishTo(topic *routing.Topic[matching], p session.Pos, m *session.Message) bool {
 	if m.Retain {
 		a.retain(p, m)
 	}
-	plain, shared := a.match(m.Topic)
+	plain, shared := a.match(topic)
 	owed := a.owed[:0]
 	zero := false
 	for _, f := range plain {
@@ -72,7 +81,7 @@ func (a *applier) publish(p session.Pos, m *session.Message) bool {
 	if len(owed) > 0 {
 		a.post(p, m, owed)
 	}
-	a.emit(Event{Kind: EventMessage, Pos: p, Message: m, Picks: picks, Zero: zero})
+	a.emit(Event{Kind: EventMessage, Pos: p, Message: m, Picks: picks, Zero: zero, Aside: &topic.Value.aside})
 	return len(plain)+len(picks) > 0
 }
 

@@ -44,15 +44,10 @@ func (n *Node) openBroker(ctx context.Context) (err error) {
 }
 
 func (n *Node) openListeners(ctx context.Context) error {
-	mem, err := openMemory(uint64(n.cfg.Limits.Memory), n.log, n.reg)
-	if err != nil {
-		return err
-	}
-	n.wg.Go(func() { mem.watch(n.ctx) })
 	share := listener.Deps{
 		Serve: n.serveClient, Explain: mtls.Describe, Logger: n.log, Registerer: n.reg, Banned: n.guard.banned, Refused: n.guard.refused,
 		Budget:    listener.NewBudget(n.cfg.Limits.UnauthenticatedConnections, unauthenticatedBytes),
-		Admission: listener.NewAdmission(listener.AdmissionConfig{MaxConnections: n.cfg.Limits.MaxConnections, Short: mem.short.Load, Messages: n.broker.Messages}),
+		Admission: listener.NewAdmission(listener.AdmissionConfig{MaxConnections: n.cfg.Limits.MaxConnections, Short: n.heap.short.Load, Messages: n.broker.Messages}),
 	}
 	if err := n.reg.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "mqcluster_node_handshakes_waiting", Help: "TLS handshakes that wait for a core.",

@@ -53,7 +53,7 @@ func TestGarbagePercent(t *testing.T) {
 		live, limit uint64 // MiB
 		want        int
 	}{
-		{0, 8192, mostPercent}, {4, 8192, mostPercent}, {192, 8192, 100}, {240, 8192, 80}, {1024, 8192, leastPercent},
+		{0, 8192, mostPercent}, {4, 8192, mostPercent}, {160, 8192, 120}, {176, 8192, 100}, {220, 8192, 60}, {1024, 8192, leastPercent},
 		{64, 512, 100}, {128, 512, leastPercent},
 	} {
 		if got := garbagePercent(tt.live<<20, tt.limit<<20); got != tt.want {

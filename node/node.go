@@ -49,6 +49,7 @@ type Node struct {
 	reg  *prometheus.Registry
 	dir  dataDir
 	disk *disk // nil where the system does not tell
+	heap *memory
 	// generation of the cluster, which a node that joins is told.
 	generation string
 	// storeID is the name of the disk that this node joined with.
@@ -149,6 +150,7 @@ func Open(ctx context.Context, cfg Config, deps Deps) (_ *Node, err error) {
 	}{
 		{"data directory", n.openDir},
 		{"identity", n.openIdentity},
+		{"memory", n.openMemory},
 		{"disk", n.openDisk},
 		{"state", n.openStore},
 		{"queues", n.openQueues},

@@ -2,6 +2,7 @@ package codec
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"github.com/mqcluster/mqcluster/session"
 )
@@ -143,6 +144,7 @@ func AppendPublish(dst []byte, version byte, m *session.Message, o PublishOption
 	if o.Retain {
 		first |= 0x01
 	}
+	dst = slices.Grow(dst, 1+varintSize(uint32(rest))+rest)
 	dst = append(dst, first)
 	dst = appendVarint(dst, uint32(rest))
 	dst = binary.BigEndian.AppendUint16(dst, uint16(len(topic)))
