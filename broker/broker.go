@@ -83,8 +83,6 @@ type Broker struct {
 		topic string
 		match *topicMatch
 	}
-	remoteMu   sync.Mutex
-	remote     matches // of the mesh
 	sysMu      sync.RWMutex
 	sys        map[string]*session.Message
 	sysMatches matches // under sysMu
@@ -130,7 +128,6 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*Broker, error) {
 		trie: routing.NewTrie[*entry](),
 		sys:  map[string]*session.Message{}, start: time.Now(),
 	}
-	b.remote.Places = sharedTopics
 	b.ctx, b.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	b.bufs.New = func() any { s := make([]byte, 0, bufSize); return &s }
 	b.pubs.New = func() any { return newSubmission(b) }

@@ -371,7 +371,7 @@ func (r *testRoutes) Forward(msgs []*session.Message, peers []uint64, _, asOf ui
 		}
 		deliver := func() {
 			for _, m := range own {
-				n.broker.DeliverRemote(m, asOf)
+				n.broker.DeliverRemote(m, asOf, new(any))
 			}
 		}
 		switch {

@@ -34,11 +34,7 @@ func (b *Broker) deliver(ev *fsm.Event) {
 	pos, m, picks := ev.Pos, ev.Message, ev.Picks
 	b.tapped(m)
 	enc := encodings{m: m}
-	match, ok := (*ev.Aside).(*topicMatch)
-	if !ok {
-		match = new(topicMatch)
-		*ev.Aside = match
-	}
+	match := matchAside(ev.Aside)
 	b.delivered.topic, b.delivered.match = m.Topic, match
 	for i, ts := 0, b.matchTopic(match, m.Topic); i < len(ts); i++ {
 		mg := *ts[i].of(m.Publisher)
@@ -67,6 +63,16 @@ func (b *Broker) deliver(ev *fsm.Event) {
 		picks = b.merge(picks, c, &mg)
 		c.offer(pos, &mg, &enc)
 	}
+}
+
+// matchAside returns the match that lies in aside; one that it puts there, where none does.
+func matchAside(aside *any) *topicMatch {
+	m, ok := (*aside).(*topicMatch)
+	if !ok {
+		m = new(topicMatch)
+		*aside = m
+	}
+	return m
 }
 
 // merge moves the picks of c into mg: a client gets one copy, as it does when
@@ -199,15 +205,14 @@ func (c *client) message(mg *merged, enc *encodings) message {
 // DeliverRemote gives a QoS 0 message of another node, which had applied the log up to
 // asOf when it sent it, to the clients of this one that subscribe to it. A client that
 // came later, from another connection, does not get it: that other one may have. It
-// does not block.
-func (b *Broker) DeliverRemote(m *session.Message, asOf uint64) {
+// does not block. aside is a place beside the topic that the caller keeps for the
+// Broker; nobody else looks at it meanwhile.
+func (b *Broker) DeliverRemote(m *session.Message, asOf uint64, aside *any) {
 	m = b.rebase(m)
 	enc := encodings{m: m}
 	b.tellArrived(m)
 	b.tapped(m)
-	b.remoteMu.Lock()
-	defer b.remoteMu.Unlock()
-	ts := b.match(b.remote.Get(m.Topic))
+	ts := b.matchTopic(matchAside(aside), m.Topic)
 	for i := range ts {
 		mg := ts[i].of(m.Publisher)
 		switch {

@@ -90,10 +90,6 @@ type (
 	matches = routing.Topics[topicMatch]
 )
 
-// sharedTopics are the places of the topics that the mesh brings: those of 196,608
-// topics, which take about 40 MB.
-const sharedTopics = 1 << 18
-
 // topicMatch is the result of matching one topic: with the text of a topic that is not
 // long it fills two lines of a processor's cache.
 type topicMatch struct {

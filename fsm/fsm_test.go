@@ -206,6 +206,30 @@ func equal[T comparable](t testing.TB, what string, got, want []T) {
 	}
 }
 
+// What an observer puts aside for a topic is there with its next message, of a will
+// too.
+func TestAsideStaysWithTheTopic(t *testing.T) {
+	r := newTape(t)
+	_, e := r.connect("a", &logpb.Claim{Client: "pub", CleanStart: true, Will: &logpb.Will{Topic: "x", Payload: []byte("will")}})
+	var seen []any
+	look := func() {
+		for _, ev := range r.events {
+			if ev.Kind == EventMessage {
+				seen = append(seen, *ev.Aside)
+				*ev.Aside = ev.Message.Topic
+			}
+		}
+		r.events = nil
+	}
+	for _, topic := range []string{"x", "y", "x"} {
+		r.publish("a", "pub", e, topic, "m", 1)
+		look()
+	}
+	r.down("a")
+	look()
+	equal(t, "aside", seen, []any{nil, nil, "x", "x"})
+}
+
 func TestQueueOfAnOfflineSession(t *testing.T) {
 	r := newTape(t)
 	_, e := r.connect("a", &logpb.Claim{Client: "sub", Expiry: session.Never})

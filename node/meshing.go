@@ -139,7 +139,7 @@ func (n *Node) deliverRemote(_ string, batch []forward.Delivery) {
 		if d.Index < epoch {
 			continue // of a connection that was taken over since: newer ones have come
 		}
-		n.broker.DeliverRemote(d.Message, d.AsOf)
+		n.broker.DeliverRemote(d.Message, d.AsOf, d.Aside)
 	}
 }
 

@@ -20,18 +20,32 @@ type Delivery struct {
 	// that member's.
 	Client       string
 	Subscription session.Subscription
+	// Aside is a place of Deps.Deliver's beside what the stream remembers of Message's
+	// topic. What Deliver puts there is there with a later message of the topic, or nil.
+	Aside *any
 }
 
 // decoder decodes the messages of one stream. What it returns shares no memory
 // with the frame; small payloads share blocks of a few KiB, so that a message
 // that is kept keeps no more than that alive.
 type decoder struct {
-	names map[string]string // topics and client ids seen, bounded
-	slab  []session.Message
-	block []byte
+	names  map[string]string // client ids seen, bounded
+	topics routing.Topics[remembered]
+	slab   []session.Message
+	block  []byte
+}
+
+// remembered is kept with a topic.
+type remembered struct {
+	valid bool // it is UTF-8
+	aside any
 }
 
 const (
+	// topicPlaces are those of the topics of one stream: of 196,608 topics, which take
+	// about 45 MB with what is kept beside them.
+	topicPlaces = 1 << 18
+
 	maxNames   = 2048
 	slabSize   = 32
 	blockSize  = 4 << 10
@@ -56,7 +70,7 @@ func (d *decoder) messages(dst []Delivery, k kind, body []byte) ([]Delivery, err
 
 func (d *decoder) message(dst []Delivery, c *cursor, at place) ([]Delivery, bool) {
 	flags := c.byte()
-	topic, ok1 := d.name(c.bytes(maxName))
+	topic, ok1 := d.topic(c.bytes(maxName))
 	publisher, ok2 := d.name(c.bytes(maxName))
 	stamp := c.varint()
 	var expires int64
@@ -79,16 +93,16 @@ func (d *decoder) message(dst []Delivery, c *cursor, at place) ([]Delivery, bool
 		del.Client, del.Subscription = client, sub
 	}
 	qos := flags & flagQoS >> 1
-	if c.bad || !ok1 || !ok2 || topic == "" || flags&^flagsKnown != 0 || qos > 2 {
+	if c.bad || !ok1 || !ok2 || topic.Name == "" || flags&^flagsKnown != 0 || qos > 2 {
 		return dst, false
 	}
 	m := d.alloc()
 	*m = session.Message{
-		Topic: topic, Payload: d.keep(payload), Properties: d.keep(properties),
+		Topic: topic.Name, Payload: d.keep(payload), Properties: d.keep(properties),
 		QoS: qos, Retain: flags&flagRetain != 0,
 		Publisher: publisher, Stamp: stamp, ExpiresAt: expires,
 	}
-	del.Message = m
+	del.Message, del.Aside = m, &topic.Value.aside
 	return append(dst, del), true
 }
 
@@ -103,6 +117,14 @@ func (d *decoder) subscription(c *cursor) (session.Subscription, bool) {
 	}
 	const maxID = 268435455 // [MQTT-3.8.2.1.2]
 	return sub, ok && !c.bad && opts&^optKnown == 0 && sub.QoS <= 2 && sub.RetainHandling <= 2 && id <= maxID
+}
+
+// topic returns what is remembered of the topic b; ok is false where it is no UTF-8.
+func (d *decoder) topic(b []byte) (t *routing.Topic[remembered], ok bool) {
+	d.topics.Places = topicPlaces
+	t = d.topics.GetBytes(b)
+	t.Value.valid = t.Value.valid || utf8.Valid(b)
+	return t, t.Value.valid
 }
 
 // name returns b as a string, the same memory for names that come again.

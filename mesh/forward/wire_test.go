@@ -76,6 +76,26 @@ func TestDecodersAreStrict(t *testing.T) {
 	}
 }
 
+// What is put aside for a topic is there with its next message, of the next frame too.
+func TestAsideStaysWithTheTopic(t *testing.T) {
+	var d decoder
+	of := func(topic string) *any {
+		t.Helper()
+		all, err := d.messages(nil, kindMessages, appendMessage([]byte{0}, &session.Message{Topic: topic}))
+		if err != nil || len(all) != 1 {
+			t.Fatal(all, err)
+		}
+		return all[0].Aside
+	}
+	*of("a") = "of a"
+	if b := of("b"); *b != nil {
+		t.Errorf("with b: %v", *b)
+	}
+	if a := of("a"); *a != "of a" {
+		t.Errorf("with a: %v", *a)
+	}
+}
+
 func TestFramesOfAllSizes(t *testing.T) {
 	var stream []byte
 	var want []int
