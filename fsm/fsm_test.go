@@ -584,7 +584,18 @@ func TestRetained(t *testing.T) {
 	v := r.store.View()
 	defer v.Close()
 	first := session.At(1, 0)
-	_ = v.Retained("#", nil, first, func(session.Pos, *session.Message) bool { t.Error("newer than asked for"); return true })
+	for _, filter := range []string{"#", "b/1"} {
+		_ = v.Retained(filter, nil, first, func(session.Pos, *session.Message) bool { t.Error("newer than asked for"); return true })
+		_ = v.Retained(filter, retainedKey("b/2")[1:], v.Pos(), func(session.Pos, *session.Message) bool {
+			t.Error("at or before what was asked for")
+			return true
+		})
+		n := 0
+		_ = v.Retained(filter, retainedKey("b/0")[1:], v.Pos(), func(session.Pos, *session.Message) bool { n++; return false })
+		if n != 1 {
+			t.Errorf("%s: %d where one was to be enough", filter, n)
+		}
+	}
 }
 
 func TestJoinTokens(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"slices"
+	"strings"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/mqcluster/mqcluster/fsm/logpb"
@@ -146,6 +147,9 @@ func (v *view) readQueue(dst []Queued, limit int) (_ []Queued, err error) {
 
 // Retained implements View, by seeks and not by a scan.
 func (v *view) Retained(filter string, after []byte, upTo session.Pos, yield func(session.Pos, *session.Message) bool) error {
+	if !strings.ContainsAny(filter, "+#") {
+		return v.retainedOf(filter, after, upTo, yield)
+	}
 	it, err := v.snap.NewIter(&pebble.IterOptions{LowerBound: []byte{keyRetained}, UpperBound: []byte{keyRetained + 1}})
 	if err != nil {
 		return err
@@ -158,12 +162,11 @@ func (v *view) Retained(filter string, after []byte, upTo session.Pos, yield fun
 	for ok := it.SeekGE(seek); ok; {
 		match, next, done := scan.Next(it.Key()[1:])
 		if match {
-			p, m, err := parseRetained(it.Value())
+			more, err := v.yieldRetained(it.Value(), upTo, yield)
 			if err != nil {
 				return errors.Join(err, it.Close())
 			}
-			expired := m.ExpiresAt != 0 && m.ExpiresAt <= v.stamp
-			if p <= upTo && !expired && !yield(p, m) {
+			if !more {
 				break
 			}
 		}
@@ -178,6 +181,35 @@ func (v *view) Retained(filter string, after []byte, upTo session.Pos, yield fun
 		}
 	}
 	return it.Close()
+}
+
+// retainedOf is Retained for a filter without wildcards, which matches one topic: most
+// are such.
+func (v *view) retainedOf(topic string, after []byte, upTo session.Pos, yield func(session.Pos, *session.Message) bool) error {
+	k := retainedKey(topic)
+	if len(after) > 0 && bytes.Compare(after, k[1:]) >= 0 {
+		return nil
+	}
+	value, closer, err := v.snap.Get(k)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	_, err = v.yieldRetained(value, upTo, yield)
+	return errors.Join(err, closer.Close())
+}
+
+// yieldRetained gives yield the retained message in value, if it is due, and returns
+// whether there may be more.
+func (v *view) yieldRetained(value []byte, upTo session.Pos, yield func(session.Pos, *session.Message) bool) (more bool, err error) {
+	p, m, err := parseRetained(value)
+	if err != nil {
+		return false, err
+	}
+	expired := m.ExpiresAt != 0 && m.ExpiresAt <= v.stamp
+	return p > upTo || expired || yield(p, m), nil
 }
 
 func parseRetained(v []byte) (session.Pos, *session.Message, error) {
