@@ -52,6 +52,29 @@ func TestTopicsInTurn(t *testing.T) {
 	}
 }
 
+// Who holds a topic that is forgotten holds no others with it, in whatever order they
+// came.
+func TestTopicsForgottenAlone(t *testing.T) {
+	k := Topics[int]{Places: 16}
+	var all []*Topic[int]
+	for i := range 200 {
+		for range 2 {
+			for j := range 8 {
+				all = append(all, k.Get(fmt.Sprint("t/", i+j)))
+			}
+		}
+	}
+	for _, m := range all {
+		n := 0
+		for o := m.next; o != nil && o != m && n <= 16; o = o.next {
+			n++
+		}
+		if n > 16 {
+			t.Fatalf("%q holds more topics than there are places", m.Name)
+		}
+	}
+}
+
 // A topic of any length is found as long as it is the last one; only short ones are
 // remembered for longer.
 func TestTopicsLong(t *testing.T) {
