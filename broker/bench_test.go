@@ -100,6 +100,19 @@ func benchZero(b *testing.B, publishers, subscribers, payload, topics int) {
 	b.ReportMetric(float64(n.broker.m.drops.Load()-dropped), "dropped")
 }
 
+// A message of QoS 0 allocates nothing of its own: what a read of many takes is shared
+// by them.
+func TestSteadyPathDoesNotAllocate(t *testing.T) {
+	for name, f := range map[string]func(*testing.B){"fan-out": BenchmarkFanOut, "topics": BenchmarkTopics} {
+		r := testing.Benchmark(f)
+		if per := float64(r.MemAllocs) / float64(r.N); r.N < 100_000 || per > 0.2 {
+			t.Errorf("%s: %.3f allocations a message, of %d", name, per, r.N)
+		} else {
+			t.Logf("%s: %.3f allocations a message, of %d", name, per, r.N)
+		}
+	}
+}
+
 func BenchmarkFanIn(b *testing.B)  { benchZero(b, 50, 1, 16, 1) }
 func BenchmarkFanOut(b *testing.B) { benchZero(b, 1, 500, 64, 1) }
 func BenchmarkTopics(b *testing.B) { benchZero(b, 50, 1, 16, 64) }
