@@ -69,7 +69,7 @@ func (g *granter) scarce() (scarce, known bool) {
 		}
 	}
 	quorum := voters/2 + 1
-	return low > 0 && fit+unheard < quorum, fit >= quorum || fit+unheard < quorum || unheard == 0
+	return low > 0 && fit+unheard < quorum, fit >= quorum || fit+unheard < quorum
 }
 
 // heard notes a node's word about its disk.

@@ -208,6 +208,8 @@ func TestScarceAcrossElection(t *testing.T) {
 		}
 		return to.IsLeader()
 	})
+	// Nothing tells that a wrong word will not come any more. One holds for a whole
+	// renewal, so that in two of them a look each millisecond sees it.
 	for end := time.Now().Add(2 * to.cfg.Renew); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		if !all() {
 			t.Fatal("a fresh leader has durable publishes taken before it knows")
