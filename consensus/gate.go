@@ -33,6 +33,9 @@ type gatedTransport struct {
 	stored  time.Time // when entries were last stored
 	peers   map[raft.ServerID]told
 
+	beats      sync.RWMutex // held for reading while raft handles a heartbeat
+	beatsEnded bool
+
 	*contacts
 }
 
@@ -48,6 +51,27 @@ func newGatedTransport(ctx context.Context, t *raft.NetworkTransport, store *gua
 
 // Consumer implements raft.Transport.
 func (t *gatedTransport) Consumer() <-chan raft.RPC { return t.calls }
+
+// SetHeartbeatHandler implements raft.Transport. Raft handles a heartbeat on the
+// goroutine of its connection, stores the term of a new leader there, panics where
+// it cannot, and waits for none of that when it stops.
+func (t *gatedTransport) SetHeartbeatHandler(handle func(raft.RPC)) {
+	t.NetworkTransport.SetHeartbeatHandler(func(rpc raft.RPC) {
+		t.beats.RLock()
+		defer t.beats.RUnlock()
+		if !t.beatsEnded {
+			handle(rpc)
+		}
+	})
+}
+
+// endHeartbeats blocks until raft handles no heartbeat any more; later ones get no
+// answer.
+func (t *gatedTransport) endHeartbeats() {
+	t.beats.Lock()
+	defer t.beats.Unlock()
+	t.beatsEnded = true
+}
 
 // begin is called when entries are about to be stored here: what is held back
 // goes out while the disk works, so that replication is free when it is done.

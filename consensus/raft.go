@@ -216,8 +216,11 @@ func (c *Consensus) closeRaft() error {
 	done := c.raft.Shutdown()
 	// Calls to dead peers must not hold it up.
 	c.trans.CloseStreams()
-	err := c.layer.Close()
-	return errors.Join(done.Error(), err, c.trans.Close(), c.store.Close())
+	err := errors.Join(c.layer.Close(), done.Error(), c.trans.Close())
+	// The log is open until then: a leader that stops hands over, and hears at once
+	// of its successor's term.
+	c.trans.endHeartbeats()
+	return errors.Join(err, c.store.Close())
 }
 
 // Server is a member of the raft group.
