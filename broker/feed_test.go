@@ -302,3 +302,47 @@ func TestResumedIDsAreKept(t *testing.T) {
 		ids[m.PacketID] = string(m.Payload)
 	}
 }
+
+// What an earlier connection sent stays known as sent, under its packet id, when a
+// connection between had no room to send it again [MQTT-4.4.0-1].
+func TestSentStaysSentAcrossAConnectionThatDoesNotSendIt(t *testing.T) {
+	for _, kind := range []string{"queued", "retained"} {
+		t.Run(kind, func(t *testing.T) {
+			c := newCluster(t, 2, Config{})
+			p := connect(t, c.nodes[1], 5, "p")
+			s := connect(t, c.nodes[0], 5, "s", persistent)
+			s.subscribe(sub("b", 1))
+			for range 5 { // packet ids, so that the next connection would give others
+				p.publish("b", "", 1, false)
+				s.message()
+			}
+			if kind == "queued" {
+				s.subscribe(sub("a/#", 1))
+			}
+			for i := range 3 {
+				p.publish(fmt.Sprint("a/", i), fmt.Sprint(i), 1, kind == "retained")
+			}
+			if kind == "retained" {
+				s.subscribe(sub("a/#", 1))
+			}
+			sent := map[string]uint16{}
+			for range 3 {
+				m := s.skipTo(packets.Publish)
+				sent[string(m.Payload)] = m.PacketID
+			}
+			s.disconnect()
+			s = connect(t, c.nodes[1], 5, "s", persistent, receiveMaximum(1))
+			s.expect(packets.Publish)
+			s.quiet() // the others have been read, and wait
+			s.disconnect()
+			s = connect(t, c.nodes[0], 5, "s", persistent)
+			for range 3 {
+				m := s.message()
+				if id := sent[string(m.Payload)]; !m.FixedHeader.Dup || m.PacketID != id {
+					t.Errorf("%q came again with packet id %d and DUP %v; it was sent with id %d", m.Payload, m.PacketID, m.FixedHeader.Dup, id)
+				}
+			}
+			s.quiet()
+		})
+	}
+}

@@ -61,7 +61,9 @@ type outgoing struct {
 	// resumed are messages that an earlier connection sent, by position; again are
 	// retained ones.
 	resumed, again map[session.Pos]session.Out
-	taken          map[uint16]struct{} // packet ids of both that are not in use yet
+	// taken are the packet ids that an earlier connection gave and this one has not
+	// used yet, of QoS 1 with their position.
+	taken map[uint16]session.Pos
 
 	lastID  uint16
 	flights map[uint16]flight
@@ -284,9 +286,15 @@ func (o *outgoing) inflight() []*logpb.Inflight {
 			list = append(list, &logpb.Inflight{Pos: uint64(f.pos), PacketId: uint32(id)})
 		}
 	}
+	// Sent by an earlier connection, and not again by this one.
+	for id, pos := range o.taken {
+		if pos != 0 {
+			list = append(list, &logpb.Inflight{Pos: uint64(pos), PacketId: uint32(id)})
+		}
+	}
 	for pos, r := range joined(o.resumed, o.again) {
-		if r.State == 0 || r.State == session.OutDone && r.PacketID == 0 {
-			list = append(list, &logpb.Inflight{Pos: uint64(pos), PacketId: uint32(r.PacketID)})
+		if r.State == session.OutDone && r.PacketID == 0 {
+			list = append(list, &logpb.Inflight{Pos: uint64(pos)})
 		}
 	}
 	// What was settled before something older is above the cursor: packet id 0

@@ -47,14 +47,14 @@ func (c *client) resumeFrom(cl *fsm.Claimed) {
 	o.spans = cl.Zero
 	if n := len(cl.Inflight) + len(cl.Outbound); n > 0 {
 		o.resumed, o.again = map[session.Pos]session.Out{}, map[session.Pos]session.Out{}
-		o.taken = make(map[uint16]struct{}, n)
+		o.taken = make(map[uint16]session.Pos, n)
 	}
 	for _, f := range cl.Inflight {
 		out := session.Out{Pos: f.Pos, PacketID: f.PacketID}
 		if f.PacketID == 0 {
 			out.State = session.OutDone
 		} else {
-			o.taken[f.PacketID] = struct{}{}
+			o.taken[f.PacketID] = f.Pos
 		}
 		o.resume(out)
 	}
@@ -78,7 +78,7 @@ func (c *client) resumeOut(out session.Out) {
 	o := &c.out
 	if out.Message != nil && !out.Pos.Retained() {
 		// Its queue has given it up while it was under way: its record carries it.
-		o.taken[out.PacketID] = struct{}{}
+		o.taken[out.PacketID] = 0
 		c.pushQueue(message{m: out.Message, pos: out.Pos, id: out.PacketID, qos: 2, dup: true, logged: true})
 		return
 	}
@@ -95,7 +95,7 @@ func (c *client) resumeOut(out session.Out) {
 			o.owed.add(out.Pos)
 		}
 	case session.OutSent:
-		o.taken[out.PacketID] = struct{}{}
+		o.taken[out.PacketID] = 0
 		if own {
 			// Its record carries it, because the topic's message may be another now.
 			c.pushQueue(message{

@@ -183,6 +183,9 @@ func (c *client) open() (net.Conn, Info, error) {
 		if timer.Stop() {
 			c.accepted = c.accepted.Add(c.l.deps.Admission.begins.wait(c.l.accepting.Done()))
 			timer.Reset(time.Until(c.accepted.Add(c.l.cfg.HandshakeTimeout)))
+			if c.l.accepting.Err() != nil {
+				c.shut(reasonShutdown) // before its handshake, which would be for nothing
+			}
 		}
 	}
 

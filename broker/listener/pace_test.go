@@ -162,11 +162,12 @@ func TestPacedHandshakeIsNotLate(t *testing.T) {
 	go func() { result <- last.Handshake() }()
 	eventually(t, "another waits", func() bool { return a.Waiting() == 1 })
 	began := time.Now()
-	if err := h.Close(); err != nil {
-		t.Fatal(err)
-	}
+	h.stopAccept() // Close does so first, and cuts the connections only then
 	if err := <-result; err == nil || time.Since(began) > time.Second {
 		t.Errorf("after the listener was closed the handshake ended after %v with %v", time.Since(began), err)
+	}
+	if err := h.Close(); err != nil {
+		t.Fatal(err)
 	}
 }
 
