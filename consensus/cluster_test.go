@@ -110,6 +110,7 @@ type testNode struct {
 	due       atomic.Int64
 	fatal     atomic.Pointer[error]
 	secrets   atomic.Pointer[string]
+	deaf      atomic.Pointer[chan struct{}] // what peers send waits until it is closed
 
 	*Consensus
 	fsm *fakeFSM
@@ -119,9 +120,16 @@ type testNode struct {
 type bufferedConn struct {
 	net.Conn
 	r *bufio.Reader
+	n *testNode
 }
 
-func (b bufferedConn) Read(p []byte) (int, error) { return b.r.Read(p) }
+func (b bufferedConn) Read(p []byte) (int, error) {
+	n, err := b.r.Read(p)
+	if deaf := b.n.deaf.Load(); deaf != nil {
+		<-*deaf
+	}
+	return n, err
+}
 
 func (n *testNode) serve() {
 	for {
@@ -137,7 +145,7 @@ func (n *testNode) serve() {
 				_ = c.Close()
 				return
 			}
-			conn := bufferedConn{c, rd}
+			conn := bufferedConn{c, rd, n}
 			switch proto {
 			case ProtoRaft:
 				n.AcceptRaft(peer, conn)

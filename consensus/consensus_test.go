@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/raft"
 	"github.com/mqcluster/mqcluster/fsm"
 	"github.com/mqcluster/mqcluster/fsm/logpb"
 )
@@ -574,4 +575,40 @@ func TestOpenRefuses(t *testing.T) {
 	if err == nil {
 		t.Error("opened a broken database")
 	}
+}
+
+// A leader whose handing over waits for an answer of a peer that is gone, and who
+// leads again meanwhile, takes up its office when raft lets it.
+func TestElectedWhileHandingOver(t *testing.T) {
+	c := newCluster(t, 3, nil)
+	c.leased()
+	leader, other, gone := c.leader(), c.followers()[0], c.followers()[1]
+	leader.ack(t, "before", 0)
+	eventually(t, "all have everything", func() bool {
+		return gone.raft.LastIndex() == leader.raft.LastIndex() && other.raft.LastIndex() == leader.raft.LastIndex()
+	})
+	hears := make(chan struct{})
+	hear := sync.OnceFunc(func() { close(hears) })
+	defer hear()
+	gone.deaf.Store(&hears)
+	term := leader.raft.CurrentTerm()
+	id := func(n *testNode) raft.ServerID { return serverID(n.name, n.cfg.Store) }
+	if err := leader.raft.LeadershipTransferToServer(id(gone), gone.layer.self).Error(); err == nil {
+		t.Fatal("the transfer to a node that hears nothing succeeded")
+	}
+	if err := elect(other.trans, id(other), other.layer.self); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "another leads", func() bool { return other.raft.State() == raft.Leader })
+	_ = other.raft.LeadershipTransferToServer(id(leader), leader.layer.self).Error()
+	eventually(t, "the first leads again", func() bool { return leader.raft.State() == raft.Leader && leader.raft.CurrentTerm() > term })
+	if err := leader.raft.Barrier(0).Error(); !errors.Is(err, raft.ErrLeadershipTransferInProgress) {
+		t.Fatalf("raft has forgotten the transfer: %v", err)
+	}
+	c.w.hiccup(gone.name)
+	gone.deaf.Store(nil)
+	hear()
+	eventually(t, "somebody leads, and says so", func() bool { return leader.IsLeader() || other.IsLeader() || gone.IsLeader() })
+	c.leased()
+	leader.ack(t, "after", 0)
 }

@@ -2,6 +2,7 @@ package consensus
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -57,11 +58,24 @@ func (c *Consensus) watchLeadership() {
 	}
 }
 
+// barrierPause is between two tries of a fresh leader that raft refuses.
+const barrierPause = 20 * time.Millisecond
+
 // assume makes a fresh leader ready: its stamps must continue those of entries
 // that it holds and has not applied yet.
 func (c *Consensus) assume(ctx context.Context) {
 	term := c.raft.CurrentTerm()
-	if err := c.raft.Barrier(0).Error(); err != nil {
+	err := c.raft.Barrier(0).Error()
+	// A leader that was elected again while an earlier handing over of its waits for a
+	// peer that does not answer, up to rpcTimeout: raft refuses everything until then.
+	for ; errors.Is(err, raft.ErrLeadershipTransferInProgress); err = c.raft.Barrier(0).Error() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(barrierPause):
+		}
+	}
+	if err != nil {
 		c.log.Debug("lost leadership before it began", "err", err)
 		return
 	}
