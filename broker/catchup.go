@@ -128,7 +128,7 @@ func (c *client) recall(q *fsm.Queued) {
 		return
 	}
 	msg.dup = msg.dup && msg.qos > 0
-	msg.logged = msg.qos == 2
+	msg.logged, msg.shared = msg.qos == 2, mg.shared
 	msg.retain = q.Message.Retain && mg.rap
 	msg.ids = mg.ids()
 	c.pushQueue(msg)
@@ -173,7 +173,7 @@ func (c *client) resume(q *fsm.Queued, r session.Out) {
 	}
 	msg := message{
 		m: q.Message, pos: q.Pos, id: r.PacketID, qos: 1, dup: true,
-		retain: q.Message.Retain && mg.rap, ids: mg.ids(), owed: true,
+		retain: q.Message.Retain && mg.rap, ids: mg.ids(), owed: true, shared: mg.shared,
 	}
 	if r.State == session.OutSent {
 		msg.qos, msg.logged = 2, true

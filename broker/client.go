@@ -66,6 +66,7 @@ type client struct {
 	large      atomic.Bool  // the reader holds a pooled buffer
 	nudged     atomic.Bool  // its wait is cut short, so that it gives that back
 	busy       atomic.Bool  // the reader is waiting for something else than the client
+	unsure     atomic.Bool  // a shared message waits for the node's lease
 	writeSince atomic.Int64 // tick at which a write began; 0: none
 	closeBy    atomic.Int64 // tick at which the connection is to be cut; 0: none
 	rights     atomic.Pointer[rightsAt]

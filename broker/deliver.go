@@ -195,7 +195,7 @@ func (c *client) piece(m *session.Message, mg *merged, enc *encodings) piece {
 // message is m at QoS 1 or 2.
 func (c *client) message(mg *merged, enc *encodings) message {
 	m := enc.m
-	msg := message{m: m, qos: min(m.QoS, mg.qos()), retain: m.Retain && mg.rap, ids: mg.ids()}
+	msg := message{m: m, qos: min(m.QoS, mg.qos()), retain: m.Retain && mg.rap, ids: mg.ids(), shared: mg.shared}
 	if c.plain(m, mg.ids()) {
 		msg.frame = enc.frame(c.version, msg.qos, msg.retain)
 	}

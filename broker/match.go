@@ -40,6 +40,7 @@ type merged struct {
 	// the log keeps a queue for, and of the others; 0: there is none.
 	log, live byte
 	rap       bool
+	shared    bool // one of them is a shared subscription
 	// list are the subscription identifiers, which few have; never changed in place.
 	list *[]uint32
 }
@@ -59,6 +60,8 @@ func (m *merged) add(s session.Subscription, logged bool) {
 		m.live = max(m.live, s.QoS+1)
 	}
 	m.rap = m.rap || s.RetainAsPublished
+	_, _, shared := routing.SplitShared(s.Filter)
+	m.shared = m.shared || shared
 	if s.ID != 0 {
 		l := append(slices.Clip(m.ids()), s.ID)
 		m.list = &l

@@ -127,6 +127,7 @@ type message struct {
 	owed   bool // by the log's queue, at pos
 	logged bool // the state of QoS 2 is kept in the log, at pos
 	traced bool // somebody wants to know what becomes of it
+	shared bool // a shared subscription chose this client
 	topic  *owedTopic
 	mark   int64 // when it was queued, if it is timed
 }

@@ -26,7 +26,8 @@ func (b *Broker) sweep() {
 func (b *Broker) sweepAt(now int64) {
 	since := b.unserved.Load()
 	away := since != 0 && now-since > int64(b.cfg.UnservedTimeout)
-	if b.serving.Load() && b.deps.Log.Leased() {
+	leased := b.deps.Log.Leased()
+	if b.serving.Load() && leased {
 		b.progress.retry()
 	}
 	b.mu.RLock()
@@ -38,6 +39,11 @@ func (b *Broker) sweepAt(now int64) {
 	for _, c := range all {
 		if away {
 			c.shut(b.sendAway())
+		}
+		if leased && c.unsure.Swap(false) {
+			c.mu.Lock()
+			c.wake()
+			c.mu.Unlock()
 		}
 		c.sweepAt(now)
 	}

@@ -183,7 +183,16 @@ func (c *client) fill(b []byte) []byte {
 			sent[m.qos]++
 		}
 	}
+	leased := false
 	for o.queue.len() > 0 && len(b) < bufSize && len(o.flights) < c.window {
+		if o.queue.at(0).shared && !leased {
+			// Without a lease this node may have been given up, and the message may be
+			// another member's by now. The sweeper looks again.
+			if leased = c.b.deps.Log.Leased(); !leased {
+				c.unsure.Store(true)
+				break
+			}
+		}
 		m := o.queue.pop()
 		if c.launch(&m) {
 			o.queueBytes -= m.m.Size()
