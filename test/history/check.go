@@ -12,7 +12,7 @@ import (
 func Check(events []Event, o Options) *Report {
 	c := &check{options: o.withDefaults(), messages: map[string]*message{}, groups: map[string]*shared{},
 		byKey: map[connKey]*conn{}, byClient: map[string][]*conn{}, clears: map[string][]*message{}, matching: map[[2]string]bool{},
-		drains: map[string][]time.Duration{}, seen: map[string]time.Duration{}}
+		drains: map[string][]time.Duration{}, resets: map[string][]time.Duration{}, seen: map[string]time.Duration{}}
 	c.events = events
 	byTime := func(a, b Event) int { return cmp.Compare(a.At, b.At) }
 	if !slices.IsSortedFunc(events, byTime) {
@@ -54,6 +54,7 @@ type check struct {
 	windows  []window
 	seen     map[string]time.Duration   // when each message was first received by whomever
 	drains   map[string][]time.Duration // by node
+	resets   map[string][]time.Duration // likewise
 	matching map[[2]string]bool         // filter and topic: asked before
 }
 

@@ -47,6 +47,8 @@ const (
 	Mark      Kind = "mark"
 	// Draining: Node was told to stop in good order.
 	Draining Kind = "draining"
+	// Reset: every client's connection to Node was broken.
+	Reset Kind = "reset"
 	// FaultBegin and FaultEnd bound the time in which something, which Note names,
 	// was wrong with Node, or with all nodes if it is empty. A fault of several
 	// nodes has a FaultBegin for each and one FaultEnd.

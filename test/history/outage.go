@@ -37,6 +37,8 @@ func (c *check) collectWindows() {
 			end("killed "+e.Node, e.At)
 		case Draining:
 			c.drains[e.Node] = append(c.drains[e.Node], e.At)
+		case Reset:
+			c.resets[e.Node] = append(c.resets[e.Node], e.At)
 		}
 	}
 	for _, all := range open {

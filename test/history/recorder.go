@@ -71,6 +71,9 @@ func (r *Recorder) Mark(note string) { r.Add(Event{Kind: Mark, Note: note}) }
 // Drain notes that a node is told to stop in good order (SIGTERM).
 func (r *Recorder) Drain(node string) { r.Add(Event{Kind: Draining, Node: node}) }
 
+// Reset notes that every client's connection to a node is broken, just before it is.
+func (r *Recorder) Reset(node string) { r.Add(Event{Kind: Reset, Node: node}) }
+
 // FaultBegin notes that a fault begins, just before it does. nodes are those that
 // it touches, as clients know them; none means all. name is unique in the run.
 func (r *Recorder) FaultBegin(name string, nodes ...string) {

@@ -1,6 +1,9 @@
 package history
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // judgeTakeovers judges that a client id has one connection at a time: after a
 // second one was acknowledged the first one ends soon, with 0x8E in MQTT 5, gets
@@ -38,7 +41,7 @@ func (c *check) judgeTakeover(old, next *conn) {
 		c.violate(RuleTakeover, shows, "%s has two connections", old.asked.Client)
 	case old.end.At > limit:
 		c.violate(RuleTakeover, append(shows, *old.end), "the first connection of %s lived on for %v", old.asked.Client, old.end.At-next.up.At)
-	case old.end.Kind == Lost && old.asked.Version == 5 && old.end.Reason != TakenOver && !drained && !c.sentAway(old):
+	case old.end.Kind == Lost && old.asked.Version == 5 && old.end.Reason != TakenOver && !drained && !c.sentAway(old) && !c.reset(old):
 		c.violate(RuleTakeover, append(shows, *old.end), "the first connection of %s ended without 0x8E", old.asked.Client)
 	}
 	c.judgeFenced(old, next)
@@ -52,6 +55,14 @@ func (c *check) sentAway(cn *conn) bool {
 		return c.overlap(max(cn.up.At, cn.end.At-time.Second), cn.end.At) > 0
 	}
 	return false
+}
+
+// reset tells whether a connection was broken with all others of its node, which its
+// client may have seen later.
+func (c *check) reset(cn *conn) bool {
+	return cn.end.Reason == 0 && slices.ContainsFunc(c.resets[cn.node()], func(at time.Duration) bool {
+		return cn.asked.At <= at && at <= cn.end.At
+	})
 }
 
 // judgeFenced judges what a connection saw after another one had replaced it.

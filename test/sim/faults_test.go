@@ -246,6 +246,7 @@ func resets(r *rand.Rand) step {
 	return step{text: "every connection of " + name + " is reset", do: func(c *cluster) {
 		if n := pick(c); n != "" {
 			c.note("the connections of %s are reset", n)
+			c.rec.Reset(n)
 			c.net.reset(n, "")
 		}
 	}}
@@ -320,6 +321,7 @@ func cutClients(r *rand.Rand) step {
 		}
 		if !silent {
 			c.note("the clients' connections to %s are reset", n)
+			c.rec.Reset(n)
 			c.net.reset(n, clientHost)
 			return
 		}
