@@ -134,11 +134,14 @@ func (w *crew) publisher(i int) {
 func (w *crew) subscriber(i int) {
 	filters := []string{"t/#", "t/+", "#", "t/0", "t/1"}
 	if i == 0 {
-		filters = filters[:3] // somebody gets everything
+		filters = filters[:3] // somebody gets everything, whatever becomes of his node
 	}
 	s := history.SubscriberConfig{
 		Endpoint: w.endpoint(), Name: fmt.Sprintf("s%d", i), Expiry: []uint32{3600, 3600, 3600, 0}[w.IntN(4)],
 		Subscriptions: []rawmqtt.Subscription{rawmqtt.Sub(filters[w.IntN(len(filters))], w.qos())},
+	}
+	if i == 0 {
+		s.Expiry = 3600
 	}
 	a := stays
 	if s.Expiry > 0 {
