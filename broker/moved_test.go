@@ -16,6 +16,7 @@ func TestLateMessageAfterAMove(t *testing.T) {
 
 		c.slow.Store(to)
 		p.publish("t", "late", 0, false)
+		p.quiet() // it is on its way to both
 		mover.wantMessages("t", "late")
 		if left {
 			mover.disconnect()

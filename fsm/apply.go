@@ -45,9 +45,7 @@ func (s *Store) ApplyBatch(logs []*raft.Log) []any {
 	if a.err != nil {
 		s.deps.Halt(fmt.Errorf("store log entries up to %d: %w", s.state.applied, a.err))
 	}
-	s.applied.Store(s.state.applied)
-	s.stamp.Store(s.state.stamp)
-	s.publishTables()
+	s.publish()
 	if s.gc != nil {
 		s.gc.note(a.news, s.state)
 	}

@@ -137,8 +137,7 @@ func (s *Store) outside(f func(*applier)) error {
 	f(a)
 	s.state.applied++
 	a.commit()
-	s.applied.Store(s.state.applied)
-	s.publishTables()
+	s.publish()
 	if s.gc != nil {
 		s.gc.note(a.news, s.state)
 	}

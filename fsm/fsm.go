@@ -186,16 +186,17 @@ func Open(_ context.Context, cfg Config, deps Deps) (_ *Store, err error) {
 func (s *Store) install(gen *generation, st *state) {
 	s.state = st
 	s.db.Store(gen)
-	s.applied.Store(st.applied)
-	s.stamp.Store(st.stamp)
-	s.publishTables()
+	s.publish()
 }
 
-// publishTables lets other goroutines see what changed.
-func (s *Store) publishTables() {
+// publish lets other goroutines see what changed, the index last: who reads it, as the
+// leader does that waits until a user's change is everywhere, sees no state from before.
+func (s *Store) publish() {
 	s.policy.Store(s.state.policy)
 	s.table.Store(s.state.table)
 	s.due.Store(s.state.nextDue())
+	s.stamp.Store(s.state.stamp)
+	s.applied.Store(s.state.applied)
 }
 
 // Close flushes what is applied and closes the store. It is idempotent.
