@@ -110,8 +110,8 @@ func TestSteadyPathDoesNotAllocate(t *testing.T) {
 		r := testing.Benchmark(f)
 		per := float64(r.MemAllocs) / float64(r.N)
 		t.Logf("%s: %.3f allocations a message, of %d", name, per, r.N)
-		if per > 0.5 { // one of each message's own would be 1
-			t.Errorf("%s: messages allocate", name)
+		if r.N < 100_000 || per > 0.2 { // one of each message's own would be 1
+			t.Errorf("%s: messages allocate, or too few were measured", name)
 		}
 	}
 }

@@ -60,8 +60,7 @@ func (m *merged) add(s session.Subscription, logged bool) {
 		m.live = max(m.live, s.QoS+1)
 	}
 	m.rap = m.rap || s.RetainAsPublished
-	_, _, shared := routing.SplitShared(s.Filter)
-	m.shared = m.shared || shared
+	m.shared = m.shared || isShared(s.Filter)
 	if s.ID != 0 {
 		l := append(slices.Clip(m.ids()), s.ID)
 		m.list = &l

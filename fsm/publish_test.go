@@ -13,7 +13,6 @@ import (
 // tells by the index that a removed user is unknown everywhere.
 func TestAppliedIndexComesLast(t *testing.T) {
 	r := newTape(t)
-	r.up("a")
 	var ended atomic.Bool
 	early := make(chan string, 1)
 	go func() {
